@@ -8,9 +8,6 @@ fn main() {
     println!("cargo::rerun-if-changed={}", built.display());
     let embedded = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("flowgate-ebpf");
     if let Err(error) = fs::copy(&built, &embedded) {
-        println!(
-            "cargo::error=no eBPF object at {} ({error}): run `cargo xtask build`",
-            built.display()
-        );
+        println!("cargo::error=no eBPF object at {} ({error}): run `cargo xtask build`", built.display());
     }
 }

@@ -1,2 +1,2 @@
-//! x
-fn main(){}
+//! The `flowgate` binary: the agent and its command line.
+fn main() {}

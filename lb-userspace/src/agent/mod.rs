@@ -1,0 +1,3 @@
+//! The daemon: one controller owns the desired state and the maps, everything else sends it messages.
+
+pub mod command;

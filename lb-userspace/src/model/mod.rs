@@ -1,0 +1,68 @@
+//! What an operator may ask for, in its valid form: pure data, no clock, no I/O.
+//!
+//! Text becomes these types in `config::validate`, the only place that makes them from outside input;
+//! everything behind it can rely on what their docs say.
+
+mod desired;
+mod health_check;
+mod limits;
+mod name;
+mod service;
+
+pub use desired::{Desired, DesiredService, Origin, Override};
+pub use health_check::{HealthCheck, HttpCheck, Probe};
+pub use limits::Limits;
+pub use name::{InvalidServiceName, ServiceName};
+pub use service::{AdminState, Backend, Health, Mode, Protocol, Scheduler, Service};
+
+use std::{net::IpAddr, path::PathBuf};
+
+/// A whole configuration, as `flowgate agent --config FILE` reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The agent's own settings: fixed while it runs.
+    pub agent: AgentSettings,
+    /// Sizes of the tables: fixed when the data plane is loaded.
+    pub limits: Limits,
+    /// The services that the file declares, in its order.
+    pub services: Vec<(Service, Origin)>,
+}
+
+/// The `[agent]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// The interfaces to attach to, at least one, no name twice.
+    pub interfaces: Vec<InterfaceSettings>,
+    /// The Unix socket of the API.
+    pub socket: PathBuf,
+    /// Where services made on the command line, and overrides, are kept.
+    pub state_dir: PathBuf,
+    /// The directory on bpffs under which maps, programs and links are pinned.
+    pub pin_dir: PathBuf,
+    /// Addresses that full-nat translates to; empty: the host's own towards each backend.
+    pub source_addresses: Vec<IpAddr>,
+    /// Whether the data plane writes a debug line for each packet into the agent's log.
+    pub debug_packets: bool,
+}
+
+/// One interface to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceSettings {
+    /// Its name, as `ip link` shows it.
+    pub name: String,
+    /// How the program is attached.
+    pub mode: AttachMode,
+}
+
+/// How the XDP program is attached to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachMode {
+    /// In the driver; refused where the driver cannot.
+    Native,
+    /// In the kernel's stack, after the socket buffer is made: slower, works everywhere.
+    Generic,
+    /// Native where the driver can, generic (and a warning in `status`) where it cannot.
+    #[default]
+    Auto,
+}
