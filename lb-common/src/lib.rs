@@ -1,1 +1,27 @@
+//! What Flowgate's data plane and its agent share: one definition for each key, layout, hash and counter.
+//!
+//! Pure and `no_std`: no clock, no I/O, no map. Every structure that both sides read has its size and
+//! alignment asserted at compile time; a change of any of them is a change of [`abi::VERSION`].
+
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod addr;
+pub mod backend;
+pub mod checksum;
+pub mod counters;
+pub mod flow_table;
+pub mod hash;
+pub mod life;
+pub mod nat_table;
+pub mod reason;
+pub mod ring;
+pub mod service;
+
+pub use addr::Addr;
+pub use backend::{Backend, Interface, NextHop};
+pub use counters::{BACKEND_COUNTERS, BackendCounter};
+pub use life::{FlowState, Life};
+pub use reason::{Reason, Verdict};
+pub use service::{Mode, Service, ServiceKey};

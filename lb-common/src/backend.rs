@@ -1,0 +1,72 @@
+//! Backends, next hops and interfaces as the data plane sees them.
+
+use crate::Addr;
+
+/// One backend of one service. Index 0 is none.
+///
+/// Identity (`addr`, `port`, `service`) is written before `flags` says that the entry is usable and never while
+/// it is; `flags` and `next_hop` change with one aligned store each.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Its address.
+    pub addr: Addr,
+    /// Its port, in wire order.
+    pub port: [u8; 2],
+    /// The service that it belongs to.
+    pub service: u16,
+    /// [`Backend::USABLE`], [`Backend::DOWN`].
+    pub flags: u32,
+    /// Index in `NEXT_HOPS`; 0: not known.
+    pub next_hop: u32,
+    /// Index in `SOURCES` of the first address that full-nat may use towards it.
+    pub source_first: u8,
+    /// Zero.
+    pub padding: [u8; 1],
+    /// How many it may use from there on; 0: none is known.
+    pub source_count: u16,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+const _: () = assert!(size_of::<Backend>() == 64 && align_of::<Backend>() == 64);
+const _: () = assert!(core::mem::offset_of!(Backend, flags) == 20);
+const _: () = assert!(core::mem::offset_of!(Backend, next_hop) == 24);
+
+impl Backend {
+    /// Packets of its flows may be sent to it. Without it the entry is none, or disabled: its flows move.
+    pub const USABLE: u32 = 1;
+    /// It is down: flows that have not got anywhere yet (a SYN, a datagram) move, established ones stay.
+    pub const DOWN: u32 = 2;
+}
+
+/// Where a frame leaves, and between which MAC addresses. Written once, before any backend names it; a change of
+/// next hop is another entry.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// The neighbour's MAC address.
+    pub destination_mac: [u8; 6],
+    /// The egress interface's MAC address.
+    pub source_mac: [u8; 6],
+    /// The slot of the egress interface.
+    pub interface_slot: u32,
+}
+
+const _: () = assert!(size_of::<NextHop>() == 16 && align_of::<NextHop>() == 8);
+
+/// An interface that the data plane is attached to.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// Its index in the kernel; 0 where none is attached in this slot.
+    pub index: u32,
+    /// Its MTU in bytes, Ethernet header not counted.
+    pub mtu: u32,
+}
+
+const _: () = assert!(size_of::<Interface>() == 16 && align_of::<Interface>() == 8);

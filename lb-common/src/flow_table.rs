@@ -1,0 +1,217 @@
+//! The table of steered flows: which backend a flow goes to.
+//!
+//! Buckets of one cache line, eight words a bucket, two candidate buckets a flow. A word holds a tag of the flow's
+//! hash, its backend and its [`Life`]. There is no lock: a lookup is two loads of a line, a refresh one aligned
+//! store, and an insert overwrites the word whose flow is worth least. A tag that meets another flow's steers a
+//! flow to a backend of its own service that another flow goes to as well, which harms neither.
+
+use crate::life::Life;
+
+/// Words in a bucket.
+pub const BUCKET_SLOTS: usize = 8;
+
+/// Eight flows, one cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket(pub [u64; BUCKET_SLOTS]);
+
+const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+
+/// The two buckets where a flow may be, and its tag there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The first candidate.
+    pub first: u32,
+    /// The second candidate.
+    pub second: u32,
+    /// What tells the flow from others in these buckets, 24 bits.
+    pub tag: u32,
+}
+
+impl Place {
+    /// The place of a flow in a table of `mask + 1` buckets, a power of two.
+    ///
+    /// The second bucket follows from the first and the tag alone, so that bucket and tag together are what a
+    /// word says of its flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(hash: u64, mask: u32) -> Self {
+        let tag = (hash >> 40) as u32;
+        let first = hash as u32 & mask;
+        let second = (first ^ (tag.wrapping_mul(0x9e37_79b1) >> 3 | 1)) & mask;
+        Self { first, second, tag }
+    }
+}
+
+/// A word: tag (24 bits), backend (16), [`Life`] (24). 0 is no flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    const TAG_SHIFT: u32 = 40;
+
+    /// A flow's word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(tag: u32, backend: u16, life: Life) -> Self {
+        Self(life.put((tag as u64) << Self::TAG_SHIFT | (backend as u64) << Life::BITS))
+    }
+
+    /// The flow's tag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(self) -> u32 {
+        (self.0 >> Self::TAG_SHIFT) as u32
+    }
+
+    /// The backend's index.
+    #[inline(always)]
+    #[must_use]
+    pub const fn backend(self) -> u16 {
+        (self.0 >> Life::BITS) as u16
+    }
+
+    /// State and age.
+    #[inline(always)]
+    #[must_use]
+    pub const fn life(self) -> Life {
+        Life::of(self.0)
+    }
+}
+
+/// The word in which a flow with `tag` is, if it is in this bucket.
+#[inline(always)]
+#[must_use]
+pub fn find(words: &[u64; BUCKET_SLOTS], tag: u32) -> Option<usize> {
+    let mut found = BUCKET_SLOTS;
+    let mut index = 0;
+    while index < BUCKET_SLOTS {
+        let word = words[index];
+        if Slot(word).tag() == tag && word & 0xf != 0 {
+            found = index;
+        }
+        index += 1;
+    }
+    (found < BUCKET_SLOTS).then_some(found)
+}
+
+/// The best place in a bucket for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacancy {
+    /// Its index.
+    pub slot: u32,
+    /// What is lost by taking it, see [`Life::worth`].
+    pub worth: u32,
+    /// How many words of the bucket hold a flow.
+    pub used: u32,
+}
+
+impl Vacancy {
+    /// The place in a bucket that is worth least, the first of equals.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(words: &[u64; BUCKET_SLOTS], now: u16) -> Self {
+        let mut best = u64::MAX;
+        let mut used = 0;
+        let mut index = 0;
+        while index < BUCKET_SLOTS {
+            let worth = Life::of(words[index]).worth(now);
+            used += (worth != 0) as u32;
+            let candidate = (worth as u64) << 3 | index as u64;
+            if candidate < best {
+                best = candidate;
+            }
+            index += 1;
+        }
+        Self { slot: (best & 7) as u32, worth: (best >> 3) as u32, used }
+    }
+
+    /// Whether `self` is to be taken rather than `other`: less is lost, or nothing is by either and its bucket is
+    /// the emptier one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn better_than(self, other: Self) -> bool {
+        if self.worth <= 1 && other.worth <= 1 { self.used < other.used } else { self.worth < other.worth }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::{hash::mix, life::FlowState};
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    proptest! {
+        #[test]
+        fn a_slot_keeps_its_parts(tag in 0u32..1 << 24, backend: u16, tick: u16) {
+            let life = Life::new(FlowState::Established, 9, tick);
+            let slot = Slot::new(tag, backend, life);
+            prop_assert_eq!((slot.tag(), slot.backend(), slot.life()), (tag, backend, life));
+        }
+
+        #[test]
+        fn both_buckets_are_in_the_table_and_differ(hash: u64, bits in 1u32..28) {
+            let mask = (1 << bits) - 1;
+            let place = Place::of(hash, mask);
+            prop_assert!(place.first <= mask && place.second <= mask);
+            prop_assert_ne!(place.first, place.second);
+        }
+
+        #[test]
+        fn what_was_put_in_is_found(words: [u64; 8], tag in 0u32..1 << 24, backend: u16, at in 0usize..8) {
+            let mut words = words;
+            words[at] = Slot::new(tag, backend, Life::new(FlowState::HalfOpen, 0, 0)).0;
+            let found = find(&words, tag).expect("it is there");
+            prop_assert_eq!(Slot(words[found]).tag(), tag);
+        }
+    }
+
+    #[test]
+    fn an_empty_bucket_holds_no_flow_not_even_one_with_tag_zero() {
+        assert_eq!(find(&[0; 8], 0), None);
+    }
+
+    #[test]
+    fn an_empty_word_is_taken_before_an_expired_one_and_that_before_a_live_one() {
+        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, 10, 1000)).0;
+        let expired = Slot::new(2, 1, Life::new(FlowState::Established, 0, 10)).0;
+        let mut words = [live; 8];
+        words[5] = expired;
+        assert_eq!(Vacancy::of(&words, 1000), Vacancy { slot: 5, worth: 1, used: 8 });
+        words[6] = 0;
+        assert_eq!(Vacancy::of(&words, 1000), Vacancy { slot: 6, worth: 0, used: 7 });
+    }
+
+    #[test]
+    fn of_two_buckets_with_room_the_emptier_is_taken() {
+        let live = Slot::new(1, 1, Life::new(FlowState::Established, 10, 0)).0;
+        let fuller = Vacancy::of(&[live, live, 0, 0, 0, 0, 0, 0], 0);
+        let emptier = Vacancy::of(&[live, 0, 0, 0, 0, 0, 0, 0], 0);
+        let full = Vacancy::of(&[live; 8], 0);
+        assert!(emptier.better_than(fuller) && !fuller.better_than(emptier));
+        assert!(fuller.better_than(full) && !full.better_than(fuller));
+    }
+
+    /// Fills a table to half and counts live flows that were overwritten.
+    #[test]
+    fn a_table_that_is_half_full_pushes_nobody_out() {
+        let buckets = 1usize << 12;
+        let mut table = vec![[0u64; 8]; buckets];
+        let mut evicted = 0;
+        for flow in 0..(buckets * 8 / 2) as u64 {
+            let place = Place::of(mix(flow), buckets as u32 - 1);
+            let (first, second) = (place.first as usize, place.second as usize);
+            let (one, two) = (Vacancy::of(&table[first], 0), Vacancy::of(&table[second], 0));
+            let (bucket, vacancy) = if two.better_than(one) { (second, two) } else { (first, one) };
+            evicted += u32::from(vacancy.worth > 1);
+            let life = Life::new(FlowState::Established, 10, 0);
+            table[bucket][vacancy.slot as usize] = Slot::new(place.tag, 1, life).0;
+        }
+        assert_eq!(evicted, 0);
+        let used: Vec<usize> =
+            table.iter().map(|words| words.iter().filter(|word| **word != 0).count()).collect();
+        assert_eq!(used.iter().sum::<usize>(), buckets * 4);
+    }
+}

@@ -1,0 +1,297 @@
+//! How long a flow is remembered: state, idle time-out and last use, in the low 24 bits of every table's word.
+//!
+//! Time is counted in *ticks* of 2^30 ns, a little more than a second, so that a tick is a shift of the kernel's
+//! coarse clock. Sixteen bits of them wrap after 19.5 hours; the agent sweeps expired entries long before.
+
+use crate::service::PROTOCOL_TCP;
+
+/// A tick is 2 to this power nanoseconds.
+pub const TICK_SHIFT_NS: u32 = 30;
+
+/// The longest idle time-out, in ticks: an age beyond it can still be told from one before a wrap.
+pub const MAX_IDLE_TICKS: u16 = 0x9000;
+
+/// A flow whose SYN alone has been seen is forgotten after so many ticks: time for six retransmissions.
+pub const HALF_OPEN_TICKS: u16 = 64;
+
+/// A flow of which a FIN or a RST has been seen is forgotten after so many ticks without packets.
+pub const CLOSING_TICKS: u16 = 32;
+
+/// Ages above this are a clock that another CPU read a moment later, not an age.
+const SKEW_TICKS: u16 = 0xff00;
+
+/// TCP's FIN flag (RFC 9293, 3.1).
+pub const TCP_FIN: u8 = 0x01;
+/// TCP's SYN flag.
+pub const TCP_SYN: u8 = 0x02;
+/// TCP's RST flag.
+pub const TCP_RST: u8 = 0x04;
+/// TCP's ACK flag.
+pub const TCP_ACK: u8 = 0x10;
+
+/// The tick of a time of the kernel's monotonic clock.
+#[inline(always)]
+#[must_use]
+pub const fn tick_of_ns(monotonic_ns: u64) -> u16 {
+    (monotonic_ns >> TICK_SHIFT_NS) as u16
+}
+
+/// The least number of ticks that lasts `milliseconds`, at most [`MAX_IDLE_TICKS`] and at least one.
+#[must_use]
+pub const fn ticks_of_ms(milliseconds: u64) -> u16 {
+    let ticks = milliseconds.saturating_mul(1_000_000).div_ceil(1 << TICK_SHIFT_NS);
+    if ticks > MAX_IDLE_TICKS as u64 {
+        MAX_IDLE_TICKS
+    } else if ticks == 0 {
+        1
+    } else {
+        ticks as u16
+    }
+}
+
+/// How far a flow has come. A larger number is worth more when a place is needed.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlowState {
+    /// No flow.
+    Empty = 0,
+    /// TCP: a SYN, and nothing after it.
+    HalfOpen = 1,
+    /// TCP: a FIN or a RST has been seen.
+    Closing = 2,
+    /// UDP.
+    Datagrams = 3,
+    /// TCP: a segment after the SYN.
+    Established = 4,
+    /// A place that another CPU is filling at this moment.
+    Claimed = 15,
+}
+
+impl FlowState {
+    /// From the low four bits of a word; an unknown number is a flow that is being written.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        match bits & 0xf {
+            0 => Self::Empty,
+            1 => Self::HalfOpen,
+            2 => Self::Closing,
+            3 => Self::Datagrams,
+            4 => Self::Established,
+            _ => Self::Claimed,
+        }
+    }
+
+    /// The state of a flow that begins with a packet of `protocol` and `tcp_flags`.
+    ///
+    /// A segment without SYN begins one where it was forgotten; it has shown no more than a SYN has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first(protocol: u8, tcp_flags: u8) -> Self {
+        if protocol != PROTOCOL_TCP {
+            Self::Datagrams
+        } else if tcp_flags & (TCP_FIN | TCP_RST) != 0 {
+            Self::Closing
+        } else {
+            Self::HalfOpen
+        }
+    }
+
+    /// The state after a further packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self, protocol: u8, tcp_flags: u8) -> Self {
+        if protocol != PROTOCOL_TCP {
+            Self::Datagrams
+        } else if tcp_flags & (TCP_FIN | TCP_RST) != 0 {
+            Self::Closing
+        } else if matches!(self, Self::HalfOpen) && tcp_flags & TCP_SYN == 0 {
+            Self::Established
+        } else {
+            self
+        }
+    }
+}
+
+/// The low 24 bits of a word: state (4), class of the idle time-out (4), tick of the last use (16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life(u64);
+
+impl Life {
+    /// How many bits it takes.
+    pub const BITS: u32 = 24;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+
+    /// A flow in `state` that was used at `tick`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(state: FlowState, idle_class: u8, tick: u16) -> Self {
+        Self(state as u64 | (idle_class as u64 & 0xf) << 4 | (tick as u64) << 8)
+    }
+
+    /// From a table's word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(word: u64) -> Self {
+        Self(word & Self::MASK)
+    }
+
+    /// `word` with this life in place of its own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn put(self, word: u64) -> u64 {
+        word & !Self::MASK | self.0
+    }
+
+    /// How far the flow has come.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> FlowState {
+        FlowState::from_bits(self.0)
+    }
+
+    /// When it was last used.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tick(self) -> u16 {
+        (self.0 >> 8) as u16
+    }
+
+    /// Its class of idle time-out, see [`Life::idle_class`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(self) -> u8 {
+        (self.0 >> 4) as u8 & 0xf
+    }
+
+    /// The same flow, used at `tick` and now in `state`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn used(self, state: FlowState, tick: u16) -> Self {
+        Self::new(state, self.class(), tick)
+    }
+
+    /// The class of an idle time-out: the smallest power of two of ticks that is not below it.
+    ///
+    /// A word has room for four bits only. So a flow whose service is not at hand is taken for live up to twice
+    /// as long as it is; where the service is at hand its exact time-out counts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn idle_class(idle_ticks: u16) -> u8 {
+        if idle_ticks > 0x8000 {
+            return 15;
+        }
+        idle_ticks.next_power_of_two().trailing_zeros() as u8
+    }
+
+    /// Ticks since the last use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn age(self, now: u16) -> u16 {
+        let age = now.wrapping_sub(self.tick());
+        if age >= SKEW_TICKS { 0 } else { age }
+    }
+
+    /// Whether the flow is to be forgotten, `idle_ticks` being its service's time-out.
+    #[inline(always)]
+    #[must_use]
+    pub const fn expired_for(self, now: u16, idle_ticks: u16) -> bool {
+        let limit = match self.state() {
+            FlowState::Empty => return true,
+            FlowState::HalfOpen => HALF_OPEN_TICKS,
+            FlowState::Closing => CLOSING_TICKS,
+            FlowState::Datagrams | FlowState::Established => idle_ticks,
+            FlowState::Claimed => return false,
+        };
+        self.age(now) > limit
+    }
+
+    /// Whether the flow is to be forgotten, its service not being at hand.
+    #[inline(always)]
+    #[must_use]
+    pub const fn expired(self, now: u16) -> bool {
+        self.expired_for(now, ((1u32 << self.class()) - (self.class() == 15) as u32) as u16)
+    }
+
+    /// What is lost if the place is taken: 0 for none, 1 for an expired flow, then by state, then the oldest
+    /// first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn worth(self, now: u16) -> u32 {
+        if matches!(self.state(), FlowState::Empty) {
+            0
+        } else if self.expired(now) {
+            1
+        } else {
+            (self.state() as u32) << 16 | (0xffff - self.age(now) as u32)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::service::PROTOCOL_UDP;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_way_of_a_connection() {
+        let after = |state: FlowState, flags| state.next(PROTOCOL_TCP, flags);
+        assert_eq!(FlowState::first(PROTOCOL_TCP, TCP_SYN), FlowState::HalfOpen);
+        assert_eq!(after(FlowState::HalfOpen, TCP_SYN), FlowState::HalfOpen);
+        assert_eq!(after(FlowState::HalfOpen, TCP_ACK), FlowState::Established);
+        assert_eq!(after(FlowState::Established, TCP_ACK), FlowState::Established);
+        assert_eq!(after(FlowState::Established, TCP_ACK | TCP_FIN), FlowState::Closing);
+        assert_eq!(after(FlowState::Established, TCP_RST), FlowState::Closing);
+        assert_eq!(after(FlowState::Closing, TCP_ACK), FlowState::Closing);
+        assert_eq!(FlowState::first(PROTOCOL_UDP, TCP_SYN), FlowState::Datagrams);
+        assert_eq!(FlowState::Datagrams.next(PROTOCOL_UDP, TCP_FIN), FlowState::Datagrams);
+    }
+
+    #[test]
+    fn half_open_flows_go_before_established_ones_however_old_those_are() {
+        let established = Life::new(FlowState::Established, 15, 0);
+        let half_open = Life::new(FlowState::HalfOpen, 15, 10_000);
+        assert!(half_open.worth(10_000) < established.worth(10_000));
+    }
+
+    #[test]
+    fn a_clock_read_a_moment_earlier_is_no_age() {
+        let life = Life::new(FlowState::Established, 0, 7);
+        assert_eq!(life.age(6), 0);
+        assert!(!life.expired(6));
+        let wrapped = Life::new(FlowState::Established, 0, 0);
+        assert_eq!(wrapped.age(0xffff), 0);
+    }
+
+    #[test]
+    fn milliseconds_round_up_to_ticks() {
+        assert_eq!(ticks_of_ms(0), 1);
+        assert_eq!(ticks_of_ms(1_000), 1);
+        assert_eq!(ticks_of_ms(1_074), 2);
+        assert_eq!(ticks_of_ms(300_000), 280);
+        assert_eq!(ticks_of_ms(u64::MAX), MAX_IDLE_TICKS);
+    }
+
+    proptest! {
+        #[test]
+        fn a_life_leaves_the_rest_of_its_word_alone(word: u64, tick: u16, class in 0u8..16, state in 0u64..5) {
+            let life = Life::new(FlowState::from_bits(state), class, tick);
+            let put = life.put(word);
+            prop_assert_eq!(put >> Life::BITS, word >> Life::BITS);
+            prop_assert_eq!(Life::of(put), life);
+            prop_assert_eq!((life.tick(), life.class(), life.state() as u64), (tick, class, state));
+        }
+
+        #[test]
+        fn a_class_never_ends_a_flow_before_its_time(idle in 1u16..=MAX_IDLE_TICKS, start: u16, age in 0u16..0x9000) {
+            let life = Life::new(FlowState::Established, Life::idle_class(idle), start);
+            let now = start.wrapping_add(age);
+            if life.expired(now) && idle <= 0x8000 {
+                prop_assert!(life.expired_for(now, idle));
+            }
+            prop_assert!(age <= idle || life.expired_for(now, idle));
+        }
+    }
+}

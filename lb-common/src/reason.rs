@@ -1,0 +1,130 @@
+//! What became of a packet, in one word.
+
+/// What the data plane does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Sent on.
+    Forward,
+    /// Handed to the kernel, untouched.
+    Pass,
+    /// Dropped.
+    Drop,
+}
+
+impl Verdict {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $verdict:ident $label:literal,)+) => {
+        /// Why a packet was sent on, passed or dropped: counter index, metric label and row of `stats` at once.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// What is done with the packet.
+            #[inline(always)]
+            #[must_use]
+            pub const fn verdict(self) -> Verdict {
+                match self {
+                    $(Self::$name => Verdict::$verdict,)+
+                }
+            }
+
+            /// Its name in metrics and tables.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// From a client, sent to a backend.
+    Forwarded = Forward "forwarded",
+    /// From a backend, sent to the client (full-nat).
+    Replied = Forward "replied",
+
+    /// Neither IPv4 nor IPv6: ARP and the like.
+    NotIp = Pass "not_ip",
+    /// An 802.1Q or 802.1ad tag.
+    VlanTagged = Pass "vlan_tagged",
+    /// Headers that contradict themselves or the frame's length.
+    Malformed = Pass "malformed",
+    /// A fragment: its ports are in another packet.
+    Fragment = Pass "fragment",
+    /// Neither TCP nor UDP: ICMP, an IPv6 extension header and the like.
+    NotTransport = Pass "not_transport",
+    /// No service has this address, port and protocol, and no flow of ours is answered by it.
+    NotService = Pass "not_service",
+
+    /// For a service, but it may live no longer: TTL or hop limit is at its end.
+    TtlExpired = Drop "ttl_expired",
+    /// The service has no backend that may get it.
+    NoBackend = Drop "no_backend",
+    /// The backend's next hop is not known.
+    NoNextHop = Drop "no_next_hop",
+    /// full-nat: no source address towards the backend is known.
+    NoSourceAddress = Drop "no_source_address",
+    /// full-nat: none of the ports that were tried towards the backend is free.
+    PortsExhausted = Drop "ports_exhausted",
+    /// full-nat: another CPU is beginning a flow in the same place; the client's next packet finds it free.
+    TableContended = Drop "table_contended",
+    /// full-nat: too many neighbours have sent packets for their MAC addresses to be remembered.
+    NoReturnPath = Drop "no_return_path",
+    /// The egress interface is gone or takes no frames.
+    NoEgress = Drop "no_egress",
+    /// An index in a map names nothing: a fault of the agent.
+    BadState = Drop "bad_state",
+}
+
+/// How many reasons there are.
+pub const REASONS: u32 = Reason::ALL.len() as u32;
+
+/// The index in `PACKETS` of an interface's counter.
+#[inline(always)]
+#[must_use]
+pub const fn counter_index(interface_slot: u32, reason: Reason) -> u32 {
+    interface_slot * REASONS + reason as u32
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_a_counter_and_a_label_of_its_own() {
+        let labels: HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert_eq!(counter_index(2, *reason), 2 * REASONS + index as u32);
+        }
+    }
+
+    #[test]
+    fn labels_are_metric_label_values() {
+        for reason in Reason::ALL {
+            assert!(reason.label().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+        }
+    }
+}

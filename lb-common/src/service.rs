@@ -1,0 +1,125 @@
+//! Services as the data plane sees them.
+
+use crate::Addr;
+
+/// The transport protocol's number for TCP (RFC 9293).
+pub const PROTOCOL_TCP: u8 = 6;
+/// The transport protocol's number for UDP (RFC 768).
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// What names a service in a packet. Padding is zero, since the kernel compares keys byte by byte.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// The address that clients send to.
+    pub addr: Addr,
+    /// The port that clients send to, in wire order.
+    pub port: [u8; 2],
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub protocol: u8,
+    padding: [u8; 5],
+}
+
+const _: () = assert!(size_of::<ServiceKey>() == 24 && align_of::<ServiceKey>() == 8);
+
+impl ServiceKey {
+    /// The key of a service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(addr: Addr, port: [u8; 2], protocol: u8) -> Self {
+        Self { addr, port, protocol, padding: [0; 5] }
+    }
+
+    /// The bytes that the kernel compares.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&self.addr.0);
+        bytes[16..18].copy_from_slice(&self.port);
+        bytes[18] = self.protocol;
+        bytes
+    }
+
+    /// The key in `bytes`, as [`ServiceKey::to_bytes`] made them.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let mut addr = Addr::default();
+        addr.0.copy_from_slice(&bytes[..16]);
+        Self::new(addr, [bytes[16], bytes[17]], bytes[18])
+    }
+}
+
+/// How a service's packets are forwarded: the value of [`Service::mode`].
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Source and destination rewritten.
+    FullNat = 1,
+    /// Only the MAC addresses rewritten.
+    Dsr = 2,
+}
+
+/// One service. The first cache line is what a packet needs, the second is the agent's.
+///
+/// The agent writes it through mapped memory while packets read it: `ring` is one aligned store, everything
+/// else is written before the service's key is put into the hash, and never after.
+#[repr(C, align(128))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// A [`crate::ring::RingRef`]; 0 is the empty ring.
+    pub ring: u64,
+    /// The address that clients send to: the source of replies.
+    pub addr: Addr,
+    /// The port that clients send to, in wire order.
+    pub port: [u8; 2],
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`]; 0 where no service is here.
+    pub protocol: u8,
+    /// A [`Mode`].
+    pub mode: u8,
+    /// Ticks ([`crate::life`]) after which a flow without packets is forgotten.
+    pub idle_ticks: u16,
+    /// [`crate::Life::idle_class`] of `idle_ticks`.
+    pub idle_class: u8,
+    /// Zero.
+    pub padding: [u8; 1],
+    /// Zero.
+    pub reserved: [u64; 4],
+    /// Counters of backends that are gone: the agent adds them here before it reuses their place, so that a
+    /// service's totals never go down.
+    pub retired: [u64; crate::counters::BACKEND_COUNTERS],
+    /// Zero.
+    pub reserved_agent: [u64; 3],
+}
+
+const _: () = assert!(size_of::<Service>() == 128 && align_of::<Service>() == 128);
+const _: () = assert!(core::mem::offset_of!(Service, ring) == 0);
+const _: () = assert!(core::mem::offset_of!(Service, retired) == 64);
+
+impl Service {
+    /// No service.
+    pub const NONE: Self = Self {
+        ring: 0,
+        addr: Addr([0; 16]),
+        port: [0; 2],
+        protocol: 0,
+        mode: 0,
+        idle_ticks: 0,
+        idle_class: 0,
+        padding: [0; 1],
+        reserved: [0; 4],
+        retired: [0; crate::counters::BACKEND_COUNTERS],
+        reserved_agent: [0; 3],
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_the_way_through_bytes() {
+        let key = ServiceKey::new(Addr::from_v4([10, 1, 0, 10]), 80u16.to_be_bytes(), PROTOCOL_TCP);
+        assert_eq!(ServiceKey::from_bytes(&key.to_bytes()), key);
+        assert_eq!(key.to_bytes()[19..], [0; 5]);
+    }
+}
