@@ -12,9 +12,6 @@ pub struct Addr(pub [u8; 16]);
 const _: () = assert!(size_of::<Addr>() == 16 && align_of::<Addr>() == 8);
 
 impl Addr {
-    /// `::ffff:0:0/96`.
-    const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
     /// The IPv4-mapped form of `octets`.
     #[inline(always)]
     #[must_use]
@@ -23,11 +20,12 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// Whether it is an IPv4 address.
+    /// Whether it is an IPv4 address, in `::ffff:0:0/96`.
     #[inline(always)]
     #[must_use]
-    pub fn is_v4(&self) -> bool {
-        self.0[..12] == Self::V4_PREFIX
+    pub const fn is_v4(&self) -> bool {
+        let [high, low] = self.words();
+        high == 0 && low as u32 == 0xffff_0000
     }
 
     /// The last four bytes: the IPv4 address, where it is one.

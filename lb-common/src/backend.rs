@@ -61,12 +61,21 @@ const _: () = assert!(size_of::<NextHop>() == 16 && align_of::<NextHop>() == 8);
 pub struct Interface {
     /// Its MAC address.
     pub mac: [u8; 6],
+    /// [`Interface::NATIVE`] or [`Interface::GENERIC`]; 0 where none is attached in this slot.
+    pub attached: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: [u8; 1],
     /// Its index in the kernel; 0 where none is attached in this slot.
     pub index: u32,
     /// Its MTU in bytes, Ethernet header not counted.
     pub mtu: u32,
+}
+
+impl Interface {
+    /// The program runs in the driver.
+    pub const NATIVE: u8 = 1;
+    /// The program runs in the kernel's stack.
+    pub const GENERIC: u8 = 2;
 }
 
 const _: () = assert!(size_of::<Interface>() == 16 && align_of::<Interface>() == 8);

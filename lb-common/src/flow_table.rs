@@ -5,7 +5,10 @@
 //! store, and an insert overwrites the word whose flow is worth least. A tag that meets another flow's steers a
 //! flow to a backend of its own service that another flow goes to as well, which harms neither.
 
-use crate::life::Life;
+use crate::{
+    branchless::{is_set, is_zero, less, select},
+    life::Life,
+};
 
 /// Words in a bucket.
 pub const BUCKET_SLOTS: usize = 8;
@@ -79,19 +82,34 @@ impl Slot {
     }
 }
 
-/// The word in which a flow with `tag` is, if it is in this bucket.
+/// The word in which a flow with `tag` is, if it is in this bucket; without branches.
 #[inline(always)]
 #[must_use]
 pub fn find(words: &[u64; BUCKET_SLOTS], tag: u32) -> Option<usize> {
-    let mut found = BUCKET_SLOTS;
+    let mut found = BUCKET_SLOTS as u64;
     let mut index = 0;
     while index < BUCKET_SLOTS {
         let word = words[index];
-        if Slot(word).tag() == tag && word & 0xf != 0 {
-            found = index;
-        }
+        let other_tag = word >> Slot::TAG_SHIFT ^ u64::from(tag);
+        let ours = is_zero(other_tag) & is_set(word & 0xf);
+        found = select(ours, index as u64, found);
         index += 1;
     }
+    let found = (found & 0xf) as usize;
+    (found < BUCKET_SLOTS).then_some(found)
+}
+
+/// The word that is `key`, if there is one; without branches.
+#[inline(always)]
+#[must_use]
+pub fn find_key(keys: &[u64; BUCKET_SLOTS], key: u64) -> Option<usize> {
+    let mut found = BUCKET_SLOTS as u64;
+    let mut index = 0;
+    while index < BUCKET_SLOTS {
+        found = select(is_zero(keys[index] ^ key), index as u64, found);
+        index += 1;
+    }
+    let found = (found & 0xf) as usize;
     (found < BUCKET_SLOTS).then_some(found)
 }
 
@@ -111,19 +129,17 @@ impl Vacancy {
     #[inline(always)]
     #[must_use]
     pub fn of(words: &[u64; BUCKET_SLOTS], now: u16) -> Self {
-        let mut best = u64::MAX;
+        let mut best = u64::MAX >> 1;
         let mut used = 0;
         let mut index = 0;
         while index < BUCKET_SLOTS {
-            let worth = Life::of(words[index]).worth(now);
-            used += (worth != 0) as u32;
-            let candidate = (worth as u64) << 3 | index as u64;
-            if candidate < best {
-                best = candidate;
-            }
+            let worth = u64::from(Life::of(words[index]).worth(now));
+            used += is_set(worth);
+            let candidate = worth << 3 | index as u64;
+            best = select(less(candidate, best), candidate, best);
             index += 1;
         }
-        Self { slot: (best & 7) as u32, worth: (best >> 3) as u32, used }
+        Self { slot: (best & 7) as u32, worth: (best >> 3) as u32, used: used as u32 }
     }
 
     /// Whether `self` is to be taken rather than `other`: less is lost, or nothing is by either and its bucket is
@@ -166,6 +182,15 @@ mod tests {
             let found = find(&words, tag).expect("it is there");
             prop_assert_eq!(Slot(words[found]).tag(), tag);
         }
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_is_and_nowhere_else() {
+        let keys = [9, 8, 7, 6, 5, 4, 3, 2];
+        for (index, key) in keys.into_iter().enumerate() {
+            assert_eq!(find_key(&keys, key), Some(index));
+        }
+        assert_eq!(find_key(&keys, 1 << 63), None);
     }
 
     #[test]

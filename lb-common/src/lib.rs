@@ -4,11 +4,17 @@
 //! alignment asserted at compile time; a change of any of them is a change of [`abi::VERSION`].
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod abi;
 pub mod addr;
 pub mod backend;
+#[cfg_attr(
+    target_arch = "bpf",
+    expect(unsafe_code, reason = "one instruction that LLVM must not see through")
+)]
+pub mod branchless;
 pub mod checksum;
 pub mod counters;
 pub mod flow_table;

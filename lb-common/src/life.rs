@@ -3,13 +3,16 @@
 //! Time is counted in *ticks* of 2^30 ns, a little more than a second, so that a tick is a shift of the kernel's
 //! coarse clock. Sixteen bits of them wrap after 19.5 hours; the agent sweeps expired entries long before.
 
-use crate::service::PROTOCOL_TCP;
+use crate::{
+    branchless::{is_set, is_zero, less, select},
+    service::PROTOCOL_TCP,
+};
 
 /// A tick is 2 to this power nanoseconds.
 pub const TICK_SHIFT_NS: u32 = 30;
 
-/// The longest idle time-out, in ticks: an age beyond it can still be told from one before a wrap.
-pub const MAX_IDLE_TICKS: u16 = 0x9000;
+/// The longest idle time-out, in ticks (9.7 hours): an age beyond it can still be told from one before a wrap.
+pub const MAX_IDLE_TICKS: u16 = 0x8000;
 
 /// A flow whose SYN alone has been seen is forgotten after so many ticks: time for six retransmissions.
 pub const HALF_OPEN_TICKS: u16 = 64;
@@ -87,30 +90,27 @@ impl FlowState {
     /// A segment without SYN begins one where it was forgotten; it has shown no more than a SYN has.
     #[inline(always)]
     #[must_use]
-    pub const fn first(protocol: u8, tcp_flags: u8) -> Self {
-        if protocol != PROTOCOL_TCP {
-            Self::Datagrams
-        } else if tcp_flags & (TCP_FIN | TCP_RST) != 0 {
-            Self::Closing
-        } else {
-            Self::HalfOpen
-        }
+    pub fn first(protocol: u8, tcp_flags: u8) -> Self {
+        Self::from_bits(next_bits(Self::HalfOpen as u64, protocol, tcp_flags | TCP_SYN))
     }
 
     /// The state after a further packet.
     #[inline(always)]
     #[must_use]
-    pub const fn next(self, protocol: u8, tcp_flags: u8) -> Self {
-        if protocol != PROTOCOL_TCP {
-            Self::Datagrams
-        } else if tcp_flags & (TCP_FIN | TCP_RST) != 0 {
-            Self::Closing
-        } else if matches!(self, Self::HalfOpen) && tcp_flags & TCP_SYN == 0 {
-            Self::Established
-        } else {
-            self
-        }
+    pub fn next(self, protocol: u8, tcp_flags: u8) -> Self {
+        Self::from_bits(next_bits(self as u64, protocol, tcp_flags))
     }
+}
+
+/// The transitions, without branches: any FIN or RST closes, any segment without SYN establishes.
+#[inline(always)]
+fn next_bits(state: u64, protocol: u8, tcp_flags: u8) -> u64 {
+    let is_tcp = is_zero(u64::from(protocol ^ PROTOCOL_TCP));
+    let closes = is_set(u64::from(tcp_flags & (TCP_FIN | TCP_RST)));
+    let establishes = is_zero(state ^ FlowState::HalfOpen as u64) & is_zero(u64::from(tcp_flags & TCP_SYN));
+    let state = select(establishes, FlowState::Established as u64, state);
+    let state = select(closes, FlowState::Closing as u64, state);
+    select(is_tcp, state, FlowState::Datagrams as u64)
 }
 
 /// The low 24 bits of a word: state (4), class of the idle time-out (4), tick of the last use (16).
@@ -178,7 +178,7 @@ impl Life {
     #[inline(always)]
     #[must_use]
     pub const fn idle_class(idle_ticks: u16) -> u8 {
-        if idle_ticks > 0x8000 {
+        if idle_ticks >= MAX_IDLE_TICKS {
             return 15;
         }
         idle_ticks.next_power_of_two().trailing_zeros() as u8
@@ -187,44 +187,57 @@ impl Life {
     /// Ticks since the last use.
     #[inline(always)]
     #[must_use]
-    pub const fn age(self, now: u16) -> u16 {
-        let age = now.wrapping_sub(self.tick());
-        if age >= SKEW_TICKS { 0 } else { age }
+    pub fn age(self, now: u16) -> u16 {
+        self.bounded_age(now) as u16
+    }
+
+    /// The same flow after a packet of `protocol` and `tcp_flags` at `tick`.
+    #[inline(always)]
+    #[must_use]
+    pub fn after(self, protocol: u8, tcp_flags: u8, tick: u16) -> Self {
+        Self(next_bits(self.0 & 0xf, protocol, tcp_flags) | self.0 & 0xf0 | u64::from(tick) << 8)
     }
 
     /// Whether the flow is to be forgotten, `idle_ticks` being its service's time-out.
     #[inline(always)]
     #[must_use]
-    pub const fn expired_for(self, now: u16, idle_ticks: u16) -> bool {
-        let limit = match self.state() {
-            FlowState::Empty => return true,
-            FlowState::HalfOpen => HALF_OPEN_TICKS,
-            FlowState::Closing => CLOSING_TICKS,
-            FlowState::Datagrams | FlowState::Established => idle_ticks,
-            FlowState::Claimed => return false,
-        };
-        self.age(now) > limit
+    pub fn expired_for(self, now: u16, idle_ticks: u16) -> bool {
+        self.expiry(now, u64::from(idle_ticks)) != 0
+    }
+
+    /// 1 where the flow is to be forgotten, `idle_ticks` being its time-out.
+    #[inline(always)]
+    fn expiry(self, now: u16, idle_ticks: u64) -> u64 {
+        let state = self.0 & 0xf;
+        let is = |other: FlowState| is_zero(state ^ other as u64);
+        let limit = select(is(FlowState::HalfOpen), u64::from(HALF_OPEN_TICKS), idle_ticks);
+        let limit = select(is(FlowState::Closing), u64::from(CLOSING_TICKS), limit);
+        let limit = select(is(FlowState::Claimed), u64::MAX >> 1, limit);
+        less(limit, self.bounded_age(now)) | is_zero(state)
+    }
+
+    #[inline(always)]
+    fn bounded_age(self, now: u16) -> u64 {
+        let age = u64::from(now.wrapping_sub(self.tick()));
+        age * less(age, u64::from(SKEW_TICKS))
     }
 
     /// Whether the flow is to be forgotten, its service not being at hand.
     #[inline(always)]
     #[must_use]
-    pub const fn expired(self, now: u16) -> bool {
-        self.expired_for(now, ((1u32 << self.class()) - (self.class() == 15) as u32) as u16)
+    pub fn expired(self, now: u16) -> bool {
+        self.worth(now) <= 1
     }
 
     /// What is lost if the place is taken: 0 for none, 1 for an expired flow, then by state, then the oldest
-    /// first.
+    /// first. Without branches, since a bucket's words are all judged.
     #[inline(always)]
     #[must_use]
-    pub const fn worth(self, now: u16) -> u32 {
-        if matches!(self.state(), FlowState::Empty) {
-            0
-        } else if self.expired(now) {
-            1
-        } else {
-            (self.state() as u32) << 16 | (0xffff - self.age(now) as u32)
-        }
+    pub fn worth(self, now: u16) -> u32 {
+        let state = self.0 & 0xf;
+        let live = state << 16 | (0xffff - self.bounded_age(now));
+        let expired = self.expiry(now, 1 << self.class());
+        (select(expired, 1, live) * is_set(state)) as u32
     }
 }
 
@@ -288,10 +301,8 @@ mod tests {
         fn a_class_never_ends_a_flow_before_its_time(idle in 1u16..=MAX_IDLE_TICKS, start: u16, age in 0u16..0x9000) {
             let life = Life::new(FlowState::Established, Life::idle_class(idle), start);
             let now = start.wrapping_add(age);
-            if life.expired(now) && idle <= 0x8000 {
-                prop_assert!(life.expired_for(now, idle));
-            }
-            prop_assert!(age <= idle || life.expired_for(now, idle));
+            prop_assert!(!life.expired(now) || life.expired_for(now, idle));
+            prop_assert_eq!(life.expired_for(now, idle), age > idle);
         }
     }
 }

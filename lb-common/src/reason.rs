@@ -45,6 +45,16 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason whose number is `index`; [`Reason::BadState`] where there is none.
+            #[inline(always)]
+            #[must_use]
+            pub const fn from_index(index: u32) -> Self {
+                $(if index == Self::$name as u32 {
+                    return Self::$name;
+                })+
+                Self::BadState
+            }
+
             /// Its name in metrics and tables.
             #[must_use]
             pub const fn label(self) -> &'static str {
@@ -117,6 +127,7 @@ mod tests {
         assert_eq!(labels.len(), Reason::ALL.len());
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(Reason::from_index(index as u32), *reason);
             assert_eq!(counter_index(2, *reason), 2 * REASONS + index as u32);
         }
     }

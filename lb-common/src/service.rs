@@ -61,8 +61,8 @@ pub enum Mode {
 
 /// One service. The first cache line is what a packet needs, the second is the agent's.
 ///
-/// The agent writes it through mapped memory while packets read it: `ring` is one aligned store, everything
-/// else is written before the service's key is put into the hash, and never after.
+/// The agent writes it through mapped memory while packets read it: `ring` is one aligned store, and so are the
+/// eight bytes from `port` to `padding`; the address is written before the service's key is put into the hash.
 #[repr(C, align(128))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -93,6 +93,7 @@ pub struct Service {
 
 const _: () = assert!(size_of::<Service>() == 128 && align_of::<Service>() == 128);
 const _: () = assert!(core::mem::offset_of!(Service, ring) == 0);
+const _: () = assert!(core::mem::offset_of!(Service, port) == 24);
 const _: () = assert!(core::mem::offset_of!(Service, retired) == 64);
 
 impl Service {

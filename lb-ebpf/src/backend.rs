@@ -1,0 +1,91 @@
+//! Backends, and the addresses that full-nat speaks to them from.
+
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use lb_common::{Addr, Backend, Reason, abi::MAX_SOURCES};
+
+use crate::{
+    atomic,
+    service::{IN_MEMORY, ServiceRef},
+};
+
+/// The agent sets the size at load.
+#[btf_map]
+static BACKENDS: Array<Backend, 1, IN_MEMORY> = Array::new();
+#[btf_map]
+static SOURCES: Array<Addr, { MAX_SOURCES as usize }, IN_MEMORY> = Array::new();
+
+/// A backend, by reference into the map.
+#[derive(Clone, Copy)]
+pub struct BackendRef {
+    /// Its index.
+    pub index: u16,
+    backend: &'static Backend,
+}
+
+impl BackendRef {
+    /// The backend at `index`, if the index is in the map.
+    #[inline(always)]
+    pub fn at(index: u16) -> Option<Self> {
+        BACKENDS.get(u32::from(index)).map(|backend| Self { index, backend })
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        // SAFETY: an aligned word of a map's value, which the agent replaces by one store.
+        unsafe { atomic::read(&raw const self.backend.flags) }
+    }
+
+    /// Whether a new flow of `service` may begin here.
+    #[inline(always)]
+    pub fn takes_new_flow_of(&self, service: &ServiceRef) -> bool {
+        self.backend.service == service.index && self.flags() & Backend::USABLE != 0
+    }
+
+    /// Whether a flow of `service` that was steered here stays. One that has not got anywhere yet leaves a
+    /// backend that is down; every flow leaves one that is gone or disabled.
+    #[inline(always)]
+    pub fn keeps_flow_of(&self, service: &ServiceRef, has_begun: bool) -> bool {
+        let flags = self.flags();
+        let stays = flags & Backend::DOWN == 0 || has_begun;
+        self.backend.service == service.index && flags & Backend::USABLE != 0 && stays
+    }
+
+    /// Index of its next hop; 0 where that is not known.
+    #[inline(always)]
+    pub fn next_hop(&self) -> u32 {
+        // SAFETY: an aligned word of a map's value, which the agent replaces by one store.
+        unsafe { atomic::read(&raw const self.backend.next_hop) }
+    }
+
+    #[inline(always)]
+    pub fn addr(&self) -> &'static Addr {
+        &self.backend.addr
+    }
+
+    #[inline(always)]
+    pub fn port(&self) -> [u8; 2] {
+        self.backend.port
+    }
+
+    #[inline(always)]
+    pub fn service(&self) -> u16 {
+        self.backend.service
+    }
+
+    /// Which of its source addresses a flow gets.
+    #[inline(always)]
+    pub fn source_for(&self, key: u64) -> Result<u8, Reason> {
+        let count = self.backend.source_count;
+        if count == 0 {
+            return Err(Reason::NoSourceAddress);
+        }
+        let offset = (((key >> 48) * u64::from(count)) >> 16) as u8;
+        Ok(self.backend.source_first.wrapping_add(offset))
+    }
+}
+
+/// The source address at `index`.
+#[inline(always)]
+pub fn source(index: u8) -> Option<&'static Addr> {
+    SOURCES.get(u32::from(index))
+}

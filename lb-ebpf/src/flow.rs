@@ -1,0 +1,111 @@
+//! The table of steered flows on the map's memory; its rules are in `lb_common::flow_table`.
+
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use lb_common::{
+    Reason,
+    flow_table::{BUCKET_SLOTS, Bucket, Place, Slot, Vacancy, find},
+};
+
+use crate::{
+    arrival::{Arrival, Begun},
+    atomic,
+    backend::BackendRef,
+    globals,
+    service::{IN_MEMORY, ServiceRef},
+};
+
+/// The agent sets the size at load.
+#[btf_map]
+static FLOWS: Array<Bucket, 1, IN_MEMORY> = Array::new();
+
+/// The backend of a steered flow, and whether the flow begins with this packet.
+#[inline(always)]
+pub fn steer(arrival: &mut Arrival, service: &ServiceRef) -> Result<(BackendRef, bool), Reason> {
+    let place = Place::of(arrival.hash, globals::flow_mask());
+    // Both lines are asked for before either is looked at, so that their misses overlap.
+    let first = FLOWS.get_ptr_mut(place.first).ok_or(Reason::BadState)?;
+    let second = FLOWS.get_ptr_mut(place.second).ok_or(Reason::BadState)?;
+    // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
+    let (in_first, in_second) = unsafe { (find(&(*first).0, place.tag), find(&(*second).0, place.tag)) };
+    let known = match (in_first, in_second) {
+        (Some(index), _) => Some((first, place.first, index)),
+        (None, Some(index)) => Some((second, place.second, index)),
+        (None, None) => None,
+    };
+    if let Some((bucket, bucket_index, index)) = known {
+        if let Some(backend) = go_on(word_at(bucket, index), arrival, service) {
+            return Ok((backend, false));
+        }
+        arrival.slot = bucket_index * BUCKET_SLOTS as u32 + index as u32;
+    }
+    let begun = Begun::unpack(begin_steered(arrival))?;
+    Ok((BackendRef::at(begun.backend()).ok_or(Reason::BadState)?, true))
+}
+
+#[inline(always)]
+fn word_at(bucket: *mut Bucket, index: usize) -> *mut u64 {
+    // SAFETY: the mask keeps the index inside the bucket.
+    unsafe { (&raw mut (*bucket).0).cast::<u64>().add(index & 7) }
+}
+
+/// The backend of a flow that goes on, its age and state brought up to date; none where it is over.
+#[inline(always)]
+fn go_on(word: *mut u64, arrival: &Arrival, service: &ServiceRef) -> Option<BackendRef> {
+    // SAFETY: a word of a bucket.
+    let slot = Slot(unsafe { atomic::read(word) });
+    let life = slot.life();
+    if arrival.ends(life, service) {
+        return None;
+    }
+    let backend = BackendRef::at(slot.backend())?;
+    if !backend.keeps_flow_of(service, arrival.has_begun()) {
+        return None;
+    }
+    let used = arrival.used(life);
+    if used != life {
+        // SAFETY: as above.
+        unsafe { atomic::write(word, used.put(slot.0)) };
+    }
+    Some(backend)
+}
+
+/// Begins a steered flow: a [`Begun`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn begin_steered(arrival: *const Arrival) -> i64 {
+    // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
+    match unsafe { arrival.as_ref() } {
+        Some(arrival) => Begun::pack(begin(arrival)),
+        None => Begun::pack(Err(Reason::BadState)),
+    }
+}
+
+#[inline(always)]
+fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
+    let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
+    let backend = arrival.choose_backend(&service)?;
+    let place = Place::of(arrival.hash, globals::flow_mask());
+    let word = if arrival.slot == Arrival::NOWHERE {
+        vacancy(place, arrival.now)?
+    } else {
+        let bucket = FLOWS.get_ptr_mut(arrival.slot / BUCKET_SLOTS as u32).ok_or(Reason::BadState)?;
+        word_at(bucket, arrival.slot as usize)
+    };
+    // SAFETY: a word of a bucket.
+    unsafe { atomic::write(word, Slot::new(place.tag, backend.index, arrival.begun(&service)).0) };
+    Ok(Begun::new(backend.index, 0, 0))
+}
+
+/// The word of two buckets whose flow is worth least.
+#[inline(always)]
+fn vacancy(place: Place, now: u16) -> Result<*mut u64, Reason> {
+    let first = FLOWS.get_ptr_mut(place.first).ok_or(Reason::BadState)?;
+    let second = FLOWS.get_ptr_mut(place.second).ok_or(Reason::BadState)?;
+    // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
+    let (one, two) = unsafe { (Vacancy::of(&(*first).0, now), Vacancy::of(&(*second).0, now)) };
+    if two.better_than(one) {
+        Ok(word_at(second, two.slot as usize))
+    } else {
+        Ok(word_at(first, one.slot as usize))
+    }
+}

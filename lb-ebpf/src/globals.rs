@@ -1,0 +1,73 @@
+//! What the agent sets at load: read-only, so the verifier takes them for constants and removes what they rule out.
+//!
+//! Their names are those of `lb_common::abi::globals`.
+
+use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
+use lb_common::abi::Identity;
+
+use crate::service::IN_MEMORY;
+
+/// What this data plane was made with, for the next agent; no packet asks.
+#[btf_map]
+static IDENTITY: Array<Identity, 1, IN_MEMORY> = Array::new();
+
+#[unsafe(no_mangle)]
+static FLOW_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static NAT_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REPLY_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static HASH_KEY_0: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static HASH_KEY_1: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static NAT_PORT_FIRST: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+static NAT_PORT_COUNT: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+static INTERFACE_SLOT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static DEBUG_PACKETS: Global<u8> = Global::new(0);
+
+/// Buckets of the table of steered flows, less one.
+#[inline(always)]
+pub fn flow_mask() -> u32 {
+    FLOW_MASK.load()
+}
+
+/// Buckets of the table of translated flows, less one.
+#[inline(always)]
+pub fn nat_mask() -> u32 {
+    NAT_MASK.load()
+}
+
+/// Entries of the table of replies, less one.
+#[inline(always)]
+pub fn reply_mask() -> u32 {
+    REPLY_MASK.load()
+}
+
+/// The key of the flows' hash.
+#[inline(always)]
+pub fn hash_key() -> [u64; 2] {
+    [HASH_KEY_0.load(), HASH_KEY_1.load()]
+}
+
+/// The ports that full-nat allocates: the first, and how many.
+#[inline(always)]
+pub fn nat_ports() -> (u16, u16) {
+    (NAT_PORT_FIRST.load(), NAT_PORT_COUNT.load())
+}
+
+/// The slot of the interface that this instance of the program is attached to.
+#[inline(always)]
+pub fn interface_slot() -> u32 {
+    INTERFACE_SLOT.load()
+}
+
+/// Whether every packet's fate is logged.
+#[inline(always)]
+pub fn debug_packets() -> bool {
+    DEBUG_PACKETS.load() != 0
+}

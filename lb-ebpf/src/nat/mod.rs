@@ -1,0 +1,73 @@
+//! Translated flows (full-nat) on the maps' memory; the tables' rules are in `lb_common::nat_table`.
+//!
+//! A flow has two halves: the *forward* half, found by the client's packets, and the *reply* half, found by the
+//! backend's. Each is used by its own direction alone, and brings the other up to date when its own state or tick
+//! changes: once a second and flow, not once a packet.
+
+mod begin;
+mod refresh;
+mod reply;
+mod request;
+
+pub use reply::{Reply, reply};
+pub use request::request;
+
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use lb_common::{
+    Addr,
+    flow_table::BUCKET_SLOTS,
+    hash::reply_hash,
+    nat_table::{NatBucket, NatReply},
+};
+
+use crate::{globals, service::IN_MEMORY};
+
+/// The agent sets the size of both at load.
+#[btf_map]
+static NAT_FLOWS: Array<NatBucket, 1, IN_MEMORY> = Array::new();
+#[btf_map]
+static NAT_REPLIES: Array<NatReply, 1, IN_MEMORY> = Array::new();
+
+/// One slot of a bucket of forward halves.
+#[derive(Clone, Copy)]
+struct ForwardSlot {
+    bucket: *mut NatBucket,
+    /// Bucket times eight, plus slot: what a reply half remembers.
+    number: u32,
+}
+
+impl ForwardSlot {
+    #[inline(always)]
+    fn new(bucket: *mut NatBucket, bucket_index: u32, slot: usize) -> Self {
+        Self { bucket, number: bucket_index * BUCKET_SLOTS as u32 + slot as u32 }
+    }
+
+    #[inline(always)]
+    fn key(self) -> *mut u64 {
+        // SAFETY: the mask keeps the index inside the bucket.
+        unsafe { (&raw mut (*self.bucket).keys).cast::<u64>().add(self.number as usize & 7) }
+    }
+
+    #[inline(always)]
+    fn value(self) -> *mut u64 {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.bucket).values).cast::<u64>().add(self.number as usize & 7) }
+    }
+}
+
+/// The place of the reply half of a flow between `backend` and `source`.
+#[inline(always)]
+fn reply_index(backend: &Addr, backend_port: [u8; 2], source: &Addr, nat_port: u16, protocol: u8) -> u32 {
+    reply_hash(backend, source, backend_port, nat_port, protocol) as u32 & globals::reply_mask()
+}
+
+#[inline(always)]
+fn reply_at(
+    backend: &Addr,
+    backend_port: [u8; 2],
+    source: &Addr,
+    nat_port: u16,
+    protocol: u8,
+) -> Option<*mut NatReply> {
+    NAT_REPLIES.get_ptr_mut(reply_index(backend, backend_port, source, nat_port, protocol))
+}

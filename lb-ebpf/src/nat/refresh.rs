@@ -1,0 +1,112 @@
+//! Bringing both halves of a flow up to date, when its state or tick has changed: once a second and flow.
+//!
+//! Functions of their own, see [`crate::arrival`].
+
+use lb_common::{
+    FlowState, Life,
+    flow_table::BUCKET_SLOTS,
+    nat_table::{NatReply, NatValue, ReplyPeer, ReplyWord},
+};
+
+use super::{ForwardSlot, NAT_FLOWS, NAT_REPLIES, reply_at};
+use crate::{
+    arrival::Arrival,
+    atomic,
+    backend::{self, BackendRef},
+    egress, globals,
+};
+
+/// Brings a flow up to date after a client's packet; its forward half is at `arrival.slot`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn refresh_by_request(arrival: *const Arrival) -> i32 {
+    // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
+    if let Some(arrival) = unsafe { arrival.as_ref() } {
+        by_request(arrival);
+    }
+    0
+}
+
+#[inline(always)]
+fn by_request(arrival: &Arrival) -> Option<()> {
+    let slot = ForwardSlot {
+        bucket: NAT_FLOWS.get_ptr_mut(arrival.slot / BUCKET_SLOTS as u32)?,
+        number: arrival.slot,
+    };
+    // SAFETY: words of a map's value.
+    let value = NatValue(unsafe { atomic::read(slot.value()) });
+    let used = arrival.used(value.life());
+    // SAFETY: as above.
+    unsafe { atomic::write(slot.value(), used.put(value.0)) };
+
+    let backend = BackendRef::at(value.backend())?;
+    let source = backend::source(value.source())?;
+    let entry = reply_at(backend.addr(), backend.port(), source, value.port(), arrival.protocol())?;
+    let client_hop = egress::remember_client_hop(arrival.packet.source_mac).ok()?;
+    touch_reply(entry, value, used.state(), arrival.now, client_hop);
+    Some(())
+}
+
+/// Brings a flow up to date after a backend's packet; its reply half is at `reply_index`. State and tick are those
+/// of `life`, a [`Life`] that the packet has brought about.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn refresh_by_reply(reply_index: u32, life: u64) -> i32 {
+    by_reply(reply_index, Life::of(life));
+    0
+}
+
+#[inline(always)]
+fn by_reply(reply_index: u32, life: Life) -> Option<()> {
+    let entry = NAT_REPLIES.get_ptr_mut(reply_index)?;
+    // SAFETY: words of a map's value.
+    let (word, peer) = unsafe {
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
+        atomic::write(&raw mut (*entry).word, life.put(word.0));
+        (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
+    };
+    let number = word.forward_slot();
+    let bucket = NAT_FLOWS.get_ptr_mut(number / BUCKET_SLOTS as u32 & globals::nat_mask())?;
+    let slot = ForwardSlot { bucket, number };
+    // SAFETY: words of a map's value; the value of another flow is told by its parts and left alone.
+    unsafe {
+        let value = NatValue(atomic::read(slot.value()));
+        let ours = value.port() == peer.nat_port()
+            && value.backend() == peer.backend()
+            && value.source() == word.source();
+        if ours && !matches!(value.life().state(), FlowState::Empty) {
+            atomic::write(slot.value(), carry_over(value.life(), life.state(), life.tick()).put(value.0));
+        }
+    }
+    Some(())
+}
+
+/// What the state of one half says of the other: a connection that is closing or established is so in both.
+#[inline(always)]
+fn carry_over(other: Life, state: FlowState, now: u16) -> Life {
+    let state = match (other.state(), state) {
+        (FlowState::Closing, _) | (_, FlowState::Closing) => FlowState::Closing,
+        (_, FlowState::Established) => FlowState::Established,
+        (theirs, _) => theirs,
+    };
+    other.used(state, now)
+}
+
+/// Brings a flow's reply half up to date, if it is still that flow's; `client_hop` is where its client is now.
+#[inline(always)]
+fn touch_reply(entry: *mut NatReply, value: NatValue, state: FlowState, now: u16, client_hop: u16) {
+    // SAFETY: words of a map's value; a word of another flow is told by its peer and left alone.
+    unsafe {
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
+        let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
+        let ours = peer.nat_port() == value.port() && peer.backend() == value.backend();
+        if !ours || matches!(word.life().state(), FlowState::Empty | FlowState::Claimed) {
+            return;
+        }
+        atomic::write(&raw mut (*entry).word, carry_over(word.life(), state, now).put(word.0));
+        if peer.client_hop() != client_hop {
+            let moved = ReplyPeer::new(peer.client_port(), peer.nat_port(), peer.backend(), client_hop);
+            atomic::write(&raw mut (*entry).peer, moved.0);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The client's packets.
+
+use lb_common::{
+    Reason,
+    flow_table::find_key,
+    nat_table::{NatBucket, NatValue, buckets_of, key_of},
+};
+
+use super::{ForwardSlot, NAT_FLOWS, begin::begin_translated, refresh::refresh_by_request};
+use crate::{
+    arrival::{Arrival, Begun},
+    atomic,
+    backend::BackendRef,
+    globals,
+    service::ServiceRef,
+};
+
+/// The flow of a client's packet, and whether it begins with it.
+#[inline(always)]
+pub fn request(arrival: &mut Arrival, service: &ServiceRef) -> Result<(Begun, bool), Reason> {
+    let key = key_of(arrival.hash);
+    let (first_index, second_index) = buckets_of(key, globals::nat_mask());
+    // Both buckets are asked for before either is looked at, so that their misses overlap.
+    let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
+    let second = NAT_FLOWS.get_ptr_mut(second_index).ok_or(Reason::BadState)?;
+
+    let known = match (find(first, key), find(second, key)) {
+        (Some(slot), _) => Some(ForwardSlot::new(first, first_index, slot)),
+        (None, Some(slot)) => Some(ForwardSlot::new(second, second_index, slot)),
+        (None, None) => None,
+    };
+    if let Some(slot) = known {
+        if let Some(forward) = go_on(slot, arrival, service) {
+            return Ok((forward, false));
+        }
+        arrival.slot = slot.number;
+    }
+    Ok((Begun::unpack(begin_translated(arrival))?, true))
+}
+
+/// The slot of `bucket` that holds `key`.
+#[inline(always)]
+fn find(bucket: *mut NatBucket, key: u64) -> Option<usize> {
+    // SAFETY: a value of the map; keys that other CPUs write meanwhile are whole keys of some flow, or claims.
+    find_key(unsafe { &(*bucket).keys }, key)
+}
+
+/// The flow in `slot`, age and state brought up to date; none where it is over.
+#[inline(always)]
+fn go_on(slot: ForwardSlot, arrival: &mut Arrival, service: &ServiceRef) -> Option<Begun> {
+    // SAFETY: a word of a bucket.
+    let value = NatValue(unsafe { atomic::read(slot.value()) });
+    let life = value.life();
+    if arrival.ends(life, service) {
+        return None;
+    }
+    let backend = BackendRef::at(value.backend())?;
+    if !backend.keeps_flow_of(service, arrival.has_begun()) {
+        return None;
+    }
+    if arrival.used(life) != life {
+        arrival.slot = slot.number;
+        refresh_by_request(arrival);
+    }
+    Some(Begun::new(value.backend(), value.port(), value.source()))
+}
