@@ -1,8 +1,14 @@
 //! `cargo xtask build`: one file with the eBPF object inside.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
-use crate::{ebpf, linker, paths, process, steps::Steps, toolchain};
+use crate::{
+    ebpf, linker, paths, process,
+    steps::Steps,
+    toolchain::{self, Toolchain},
+};
 
 pub(crate) fn build(steps: &mut Steps) -> Result<()> {
     ebpf(steps)?;
@@ -15,8 +21,8 @@ pub(crate) fn build(steps: &mut Steps) -> Result<()> {
     })
 }
 
-/// The eBPF object, with what it takes to build it; hands back its warnings.
-pub(crate) fn ebpf(steps: &mut Steps) -> Result<String> {
+/// The eBPF object, with what it takes to build it; says whether there were no warnings.
+pub(crate) fn ebpf(steps: &mut Steps) -> Result<bool> {
     if !cfg!(target_os = "linux") {
         bail!("Flowgate is made of XDP programs and an agent for Linux: build it on Linux");
     }
@@ -25,16 +31,16 @@ pub(crate) fn ebpf(steps: &mut Steps) -> Result<String> {
     }
     let (toolchain, linker) = tools(steps)?;
     steps.take("eBPF programs", || {
-        let warnings = ebpf::build(&toolchain, &linker)?;
+        let clean = ebpf::build(&toolchain, &linker)?;
         Ok((
             "target/ebpf/bpfel-unknown-none/release/flowgate-ebpf".to_owned(),
-            warnings,
+            clean,
         ))
     })
 }
 
 /// The compiler and the linker for eBPF.
-pub(crate) fn tools(steps: &mut Steps) -> Result<(toolchain::Toolchain, std::path::PathBuf)> {
+pub(crate) fn tools(steps: &mut Steps) -> Result<(Toolchain, PathBuf)> {
     let toolchain = steps.take("eBPF toolchain", || {
         let toolchain = toolchain::ensure()?;
         Ok((toolchain.describe(), toolchain))

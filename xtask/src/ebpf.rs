@@ -1,12 +1,12 @@
 //! Builds lb-ebpf into target/ebpf, where lb-userspace/build.rs picks the object up.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, BufRead, BufReader, IsTerminal},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     linker, paths, process,
@@ -20,21 +20,27 @@ const FEATURES: &str = "-Ctarget-feature=+alu32,+allows-misaligned-mem-access";
 /// Not "1", that is every crate: aya-build would take it for a nightly and ask for build-std.
 const UNSTABLE_CRATES: &str = "aya_ebpf,flowgate_ebpf";
 
-/// Builds the object; hands back the warnings of our own crates.
-pub(crate) fn build(toolchain: &Toolchain, linker: &Path) -> Result<String> {
+/// Builds the object; says whether our own crates compile without warnings.
+pub(crate) fn build(toolchain: &Toolchain, linker: &Path) -> Result<bool> {
     let mut command = command(toolchain, linker)?;
-    let output = process::output(&mut command)?;
-    let said = without_noise(&String::from_utf8_lossy(&output.stderr));
-    if !said.is_empty() {
-        eprint!("{said}");
+    let mut cargo = process::start(command.stderr(Stdio::piped()))?;
+    let mut filter = Filter::default();
+    let mut clean = true;
+    for line in BufReader::new(cargo.stderr.take().expect("it is piped")).lines() {
+        let line = line.context("cannot read what cargo says")?;
+        if filter.keeps(&line) {
+            clean &= !plain(&line).starts_with("warning");
+            eprintln!("{line}");
+        }
     }
-    if !output.status.success() {
+    let status = cargo.wait().context("cannot wait for cargo")?;
+    if !status.success() {
         bail!(
             "building lb-ebpf with {} failed: mend what is said above",
             toolchain.describe()
         );
     }
-    Ok(said)
+    Ok(clean)
 }
 
 fn command(toolchain: &Toolchain, linker: &Path) -> Result<Command> {
@@ -94,24 +100,25 @@ fn rustflags() -> [String; 5] {
 }
 
 /// Takes out what rustc says of every crate about [`FEATURES`], and the counts of it.
-fn without_noise(said: &str) -> String {
-    said.split_inclusive("\n\n")
-        .flat_map(|paragraph| {
-            let noise = plain(paragraph)
-                .starts_with("warning: unstable feature specified for `-Ctarget-feature`");
-            (!noise).then(|| {
-                paragraph
-                    .split_inclusive('\n')
-                    .filter(|line| !is_count(line))
-            })
-        })
-        .flatten()
-        .collect()
+#[derive(Default)]
+struct Filter {
+    in_noise: bool,
+}
+
+impl Filter {
+    fn keeps(&mut self, line: &str) -> bool {
+        let line = plain(line);
+        let was_in_noise = self.in_noise;
+        // rustc ends each message with an empty line, which goes too.
+        self.in_noise = !line.is_empty()
+            && (was_in_noise
+                || line.starts_with("warning: unstable feature specified for `-Ctarget-feature`"));
+        !was_in_noise && !self.in_noise && !is_count(&line)
+    }
 }
 
 /// "warning: `lb-ebpf` (bin "flowgate-ebpf") generated 2 warnings"
 fn is_count(line: &str) -> bool {
-    let line = plain(line);
     line.starts_with("warning: `") && line.contains(" generated ") && line.contains(" warning")
 }
 
@@ -143,11 +150,20 @@ warning: unused variable: `x`
 
 ";
 
+    fn without_noise(said: &str) -> String {
+        let mut filter = Filter::default();
+        said.split_inclusive('\n')
+            .filter(|line| filter.keeps(line.trim_end()))
+            .collect()
+    }
+
     #[test]
     fn noise_goes_and_warnings_stay() {
         let count =
             "warning: `lb-ebpf` (bin \"flowgate-ebpf\") generated 3 warnings (1 duplicate)\n";
-        assert_eq!(without_noise(&format!("{NOISE}{REAL}{NOISE}{count}")), REAL);
+        let progress = "   Compiling lb-ebpf v0.1.0\n";
+        let said = format!("{progress}{NOISE}{REAL}{NOISE}{count}");
+        assert_eq!(without_noise(&said), format!("{progress}{REAL}"));
         assert_eq!(without_noise(&format!("{NOISE}{count}")), "");
         assert_eq!(
             without_noise("error: linker failed\n"),

@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output},
+    process::{Child, Command, ExitStatus, Output},
 };
 
 use anyhow::{Result, anyhow, bail};
@@ -32,6 +32,13 @@ pub(crate) fn run(command: &mut Command, next_step: &str) -> Result<()> {
         bail!(failure(&shown(command), status, next_step));
     }
     Ok(())
+}
+
+/// Starts a command, for a caller that reads along.
+pub(crate) fn start(command: &mut Command) -> Result<Child> {
+    command
+        .spawn()
+        .map_err(|error| not_started(command, &error))
 }
 
 /// Runs a command and hands back what it printed, also when it failed.
