@@ -12,6 +12,11 @@ use crate::{
 
 pub(crate) fn build(steps: &mut Steps) -> Result<()> {
     ebpf(steps)?;
+    flowgate(steps)
+}
+
+/// The program, around the eBPF object there is.
+pub(crate) fn flowgate(steps: &mut Steps) -> Result<()> {
     steps.run("flowgate", || {
         process::run(
             &mut process::cargo(["build", "--release", "--locked", "-p", "flowgate"]),

@@ -29,7 +29,7 @@ Examples:
   cargo xtask test                     lint, then every test (as root)
   cargo xtask test net_drain           the tests of one file, or those whose name contains this
   cargo xtask test --quick             what needs no root: lint and host-level tests
-  cargo xtask demo --keep              the demo, left running until Ctrl-C
+  cargo xtask demo --keep              the demo, left running afterwards
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 

@@ -3,13 +3,17 @@
 use std::{
     env,
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, BufRead, BufReader},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::paths;
 
@@ -32,6 +36,56 @@ pub(crate) fn run(command: &mut Command, next_step: &str) -> Result<()> {
         bail!(failure(&shown(command), status, next_step));
     }
     Ok(())
+}
+
+/// Runs a command and hands on each line of its standard output as it comes.
+pub(crate) fn run_reading(
+    command: &mut Command,
+    next_step: &str,
+    mut read: impl FnMut(&str),
+) -> Result<()> {
+    let mut child = start(command.stdout(Stdio::piped()))?;
+    let lines = lines_of(child.stdout.take().expect("it is piped"));
+    // The end of the command, not of its output: a process that a failed test has left behind
+    // may hold the pipe open for ever.
+    let status = loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => read(&line),
+            Err(RecvTimeoutError::Disconnected) => {
+                break child.wait().context("cannot wait for it")?;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait().context("cannot wait for it")? {
+                    break status;
+                }
+            }
+        }
+    };
+    if !status.success() {
+        bail!(failure(&shown(command), status, next_step));
+    }
+    Ok(())
+}
+
+const PATIENCE: Duration = Duration::from_millis(200);
+
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Tests print whatever they like, also what is not UTF-8.
+        for line in BufReader::new(output)
+            .split(b'\n')
+            .map_while(io::Result::ok)
+        {
+            if sender
+                .send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Starts a command, for a caller that reads along.
@@ -130,6 +184,8 @@ fn shown(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -148,6 +204,26 @@ mod tests {
             error.to_string(),
             "`no-such-program` not found: install it, or add its directory to PATH"
         );
+    }
+
+    #[test]
+    fn lines_are_read_as_they_come() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; printf 'two\\377'; exit 1"]);
+        let mut lines = Vec::new();
+        run_reading(&mut command, "", |line| lines.push(line.to_owned())).expect_err("it fails");
+        assert_eq!(lines, ["one", "two\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_process_left_behind_does_not_hold_us_up() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo $!"]);
+        let mut left_behind = String::new();
+        let start = Instant::now();
+        run_reading(&mut command, "", |line| left_behind = line.to_owned()).expect("it ends");
+        assert!(start.elapsed() < Duration::from_secs(30));
+        run(Command::new("kill").arg(left_behind), "").expect("it was still running");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, File, TryLockError},
+    io::{self, IsTerminal},
     path::Path,
 };
 
@@ -43,10 +44,12 @@ pub(crate) fn test(options: &Options, steps: &mut Steps) -> Result<()> {
         process::need_root_on_linux("test")?;
         setup::for_running(steps)?;
     }
-    if !options.no_lint && options.name.is_none() {
+    if options.no_lint || options.name.is_some() {
+        build::ebpf(steps)?;
+    } else {
         lint::lint(steps)?;
     }
-    build::build(steps)?;
+    build::flowgate(steps)?;
     let _lock = if options.quick {
         None
     } else {
@@ -61,14 +64,21 @@ pub(crate) fn test(options: &Options, steps: &mut Steps) -> Result<()> {
         kernel_tests()?
     };
     let (stages, filter) = plan(options.name.as_deref(), &kernel_tests);
-    let failed: Vec<&str> = stages
-        .iter()
-        .filter(|stage| run(stage, filter, &options.arguments, steps).is_err())
-        .map(|stage| stage.name)
-        .collect();
+    let mut count = Count::default();
+    let mut failed = Vec::new();
+    for stage in &stages {
+        // The later stages still run: one wants to know all that is broken.
+        if let Err(error) = run(stage, filter, &options.arguments, &mut count, steps) {
+            failed.push(format!("{}: {error:#}", stage.name));
+        }
+    }
     eprint!("\n{}", steps.summary());
+    eprintln!("\n{} tests passed, {} failed", count.passed, count.failed);
     if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+        bail!("{}", failed.join("\n"));
+    }
+    if count.passed == 0 {
+        bail!("no test ran: see `ls tests/tests` for files, and use part of a test's name");
     }
     Ok(())
 }
@@ -132,27 +142,69 @@ fn test_name(file: &Path) -> Option<String> {
     is_test.then_some(file.file_stem()?.to_str()?.to_owned())
 }
 
-fn run(stage: &Stage, filter: Option<&str>, arguments: &[String], steps: &mut Steps) -> Result<()> {
+fn run(
+    stage: &Stage,
+    filter: Option<&str>,
+    arguments: &[String],
+    count: &mut Count,
+    steps: &mut Steps,
+) -> Result<()> {
     say(stage.name);
     steps.run(stage.name, || {
         // The same packages and profile everywhere: dependencies are compiled once.
-        let mut cargo = process::cargo(["test", "--workspace", "--release", "--locked"]);
-        cargo
+        let mut command = process::cargo(["test", "--workspace", "--release", "--locked"]);
+        command
             .arg("--no-fail-fast")
             .args(&stage.targets)
             .args(filter)
-            .arg("--");
-        if stage.alone
-            && !arguments
-                .iter()
-                .any(|argument| argument.starts_with("--test-threads"))
-        {
-            cargo.arg("--test-threads=1");
-        }
-        cargo.args(arguments).env("FLOWGATE_BIN", paths::flowgate());
-        process::run(&mut cargo, "look above for `failures:`")?;
-        Ok("passed")
+            .arg("--")
+            .args(defaults(stage, arguments, io::stdout().is_terminal()))
+            .args(arguments)
+            .env("FLOWGATE_BIN", paths::flowgate());
+        let before = count.passed;
+        process::run_reading(&mut command, "look above for `failures:`", |line| {
+            println!("{line}");
+            count.add(line);
+        })?;
+        Ok(format!("{} passed", count.passed - before))
     })
+}
+
+/// What the test programs are told unless the user says otherwise.
+fn defaults(stage: &Stage, arguments: &[String], in_colour: bool) -> Vec<&'static str> {
+    [
+        ("--test-threads", "--test-threads=1", stage.alone),
+        ("--color", "--color=always", in_colour),
+    ]
+    .into_iter()
+    .filter(|(name, _, wanted)| *wanted && !arguments.iter().any(|own| own.starts_with(name)))
+    .map(|(_, argument, _)| argument)
+    .collect()
+}
+
+/// The sum of the lines `test result: ok. 3 passed; 0 failed; …`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+impl Count {
+    fn add(&mut self, line: &str) {
+        let Some((_, numbers)) = line
+            .strip_prefix("test result: ")
+            .and_then(|result| result.split_once(". "))
+        else {
+            return;
+        };
+        for part in numbers.split("; ") {
+            match part.split_once(' ') {
+                Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
+                Some((number, "failed")) => self.failed += number.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Waits for its turn: two runs at once would spoil each other's timing.
@@ -221,6 +273,37 @@ mod tests {
     #[test]
     fn without_kernel_tests_there_is_one_stage() {
         assert_eq!(plan(None, &[]).0.len(), 1);
+    }
+
+    #[test]
+    fn results_are_summed() {
+        let mut count = Count::default();
+        for line in [
+            "test result: ok. 39 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+            "test a ... ok",
+            "test result: \u{1b}[31mFAILED\u{1b}[m. 1 passed; 2 failed; 0 ignored",
+        ] {
+            count.add(line);
+        }
+        assert_eq!(
+            count,
+            Count {
+                passed: 40,
+                failed: 2
+            }
+        );
+    }
+
+    #[test]
+    fn the_users_own_arguments_win() {
+        let alone = stage("network tests", &[], true);
+        let own = ["--test-threads=4".to_owned()];
+        assert_eq!(
+            defaults(&alone, &[], true),
+            ["--test-threads=1", "--color=always"]
+        );
+        assert_eq!(defaults(&alone, &own, true), ["--color=always"]);
+        assert!(defaults(&stage("packet tests", &[], false), &[], false).is_empty());
     }
 
     #[test]
