@@ -1,14 +1,16 @@
 //! The hash that a backend's order of preference comes from.
 //!
-//! Nodes of different versions must agree on it, so it is written out here and never changes: FNV-1a over the bytes
-//! of address and port, then the finalizer of MurmurHash3, which spreads what FNV leaves in the low bits.
+//! Nodes of different versions must agree on it, so it is written out here and never changes: FNV-1a over the
+//! bytes of address and port, then the finalizer of MurmurHash3, which spreads what FNV leaves in the low
+//! bits.
 
 use std::net::{IpAddr, SocketAddr};
 
 const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// The hash of a backend's identity: its address and port, nothing else. `seed` picks one of many such hashes.
+/// The hash of a backend's identity: its address and port, nothing else. `seed` picks one of many such
+/// hashes.
 pub(super) fn identity(backend: SocketAddr, seed: u64) -> u64 {
     let hash = mix(FNV_OFFSET_BASIS ^ seed);
     let hash = match backend.ip() {

@@ -8,8 +8,8 @@ const SLOTS_PER_BACKEND: usize = 100;
 
 /// The size of the ring of a service with so many backends.
 ///
-/// Count the *configured* backends, not those that are up: a ring of another size is another ring altogether, and
-/// health must not cause that.
+/// Count the *configured* backends, not those that are up: a ring of another size is another ring altogether,
+/// and health must not cause that.
 #[must_use]
 pub fn size(backends: usize) -> u32 {
     let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);

@@ -108,7 +108,8 @@ proptest! {
         for (member, weight) in members(&weights).iter().zip(&weights) {
             let got = slots.get(&member.index).copied().unwrap_or(0) as f64;
             let exact = f64::from(*weight) * f64::from(size) / f64::from(total.max(1));
-            prop_assert!((got - exact).abs() <= f64::from(size) / 100.0, "weight {weight}: {got}, not {exact}");
+            prop_assert!((got - exact).abs() <= f64::from(size) / 100.0, "weight {weight}: {got}, not \
+                {exact}");
             prop_assert_eq!(got > 0.0, *weight > 0);
         }
     }
