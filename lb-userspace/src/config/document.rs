@@ -31,14 +31,14 @@ impl From<usize> for Step {
 /// A file's text, as far as it is TOML.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    text: &'a str,
+    lines: Lines,
     root: Spanned<DeTable<'a>>,
 }
 
 impl<'a> Document<'a> {
     /// Reads the text as TOML.
     pub(super) fn new(text: &'a str) -> Result<Self, toml::de::Error> {
-        Ok(Self { text, root: DeTable::parse(text)? })
+        Ok(Self { root: DeTable::parse(text)?, lines: Lines::new(text) })
     }
 
     /// The value at the end of `steps`.
@@ -55,7 +55,7 @@ impl<'a> Document<'a> {
     /// The line, from 1, of what is at the end of `steps`, or of the last thing on the way that is there.
     pub(super) fn line(&self, steps: &[Step]) -> Option<usize> {
         let parents = (1..=steps.len()).rev().map(|depth| steps.split_at(depth).0.split_last());
-        parents.flatten().find_map(|(last, parent)| self.start(parent, last)).map(|at| self.position(at).0)
+        parents.flatten().find_map(|(last, parent)| self.start(parent, last)).map(|at| self.lines.line(at))
     }
 
     fn start(&self, parent: &[Step], last: &Step) -> Option<usize> {
@@ -72,11 +72,6 @@ impl<'a> Document<'a> {
         search_table(self.root.get_ref(), span, &mut Vec::new(), &mut best);
         best
     }
-
-    /// Line and column, from 1, of a byte of the text; columns are characters.
-    pub(super) fn position(&self, at: usize) -> (usize, usize) {
-        position(self.text, at)
-    }
 }
 
 /// Line and column, from 1, of a byte of `text`; columns are characters.
@@ -88,6 +83,7 @@ pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
 }
 
 /// Lines of many places in one text.
+#[derive(Debug)]
 pub(super) struct Lines {
     newlines: Vec<usize>,
 }
