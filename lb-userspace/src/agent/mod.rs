@@ -1,3 +1,4 @@
 //! The daemon: one controller owns the desired state and the maps, everything else sends it messages.
 
 pub mod command;
+pub mod state;

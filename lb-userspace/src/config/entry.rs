@@ -2,7 +2,12 @@
 //!
 //! Values are as they were written; what they may be is decided in `config::validate`.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::model::{AttachMode, Mode, Protocol, Scheduler};
 
@@ -94,6 +99,18 @@ pub enum HealthKind {
     Http,
 }
 
+impl HealthKind {
+    /// The word for it in files, commands and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// The `[agent]` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,8 +136,8 @@ pub struct AgentEntry {
 }
 
 /// One of `agent.interfaces`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "an interface name or a table { name, mode }")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum InterfaceEntry {
     /// Just the name: mode `auto`.
     Name(String),
@@ -137,6 +154,32 @@ pub struct InterfaceTable {
     /// How to attach.
     #[serde(default)]
     pub mode: AttachMode,
+}
+
+/// By hand, since a derived `untagged` forgets which field was wrong, and where.
+impl<'de> Deserialize<'de> for InterfaceEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrTable;
+
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = InterfaceEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name such as \"eth0\" or a table { name = \"eth0\", mode = \"auto\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<InterfaceEntry, E> {
+                Ok(InterfaceEntry::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<InterfaceEntry, A::Error> {
+                let table = InterfaceTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(InterfaceEntry::Table(table))
+            }
+        }
+
+        deserializer.deserialize_any(NameOrTable)
+    }
 }
 
 /// The `[limits]` section.

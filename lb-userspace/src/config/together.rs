@@ -1,0 +1,120 @@
+//! What services must not be to each other: one rule for the file, for commands, and for both together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+use super::error::{Problem, Scope};
+use crate::{
+    model::{Desired, DesiredService, Limits, Origin, Protocol, Service},
+    ring,
+};
+
+/// What a service has that others must not.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) scope: Scope,
+    pub(super) name: String,
+    pub(super) protocol: Protocol,
+    /// None where it is not valid.
+    pub(super) address: Option<SocketAddr>,
+    /// In their order; none in the place of one that is not valid.
+    pub(super) backends: Vec<Option<SocketAddr>>,
+}
+
+impl Claim {
+    fn of(service: &Service, origin: &Origin) -> Self {
+        Self {
+            scope: scope(service.name.as_str(), origin),
+            name: service.name.to_string(),
+            protocol: service.protocol,
+            address: Some(service.address),
+            backends: service.backends.iter().map(|backend| Some(backend.address)).collect(),
+        }
+    }
+}
+
+/// What a service is called in messages, with its place where it has one.
+pub(super) fn scope(name: &str, origin: &Origin) -> Scope {
+    let place = match origin {
+        Origin::File { path, line } => Some(format!("{} line {line}", path.display())),
+        Origin::Cli => None,
+    };
+    Scope::service(name, place.as_deref(), None)
+}
+
+/// Every clash among the services of `desired`. `suspects` are those that have just changed: of two that
+/// clash, the message is about them.
+pub(super) fn check<'a>(
+    desired: &'a Desired,
+    suspects: impl Fn(&DesiredService) -> bool,
+    limits: &Limits,
+) -> Vec<Problem> {
+    let (changed, others): (Vec<&'a DesiredService>, Vec<_>) =
+        desired.services.values().partition(|service| suspects(service));
+    let claims: Vec<Claim> =
+        others.into_iter().chain(changed).map(|entry| Claim::of(&entry.service, &entry.origin)).collect();
+    clashes(&claims, limits)
+}
+
+/// Every clash among services; of two that clash, the message is about the later one.
+pub(super) fn clashes(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut names: HashMap<&str, &Claim> = HashMap::new();
+    let mut addresses: BTreeMap<(SocketAddr, Protocol), &Claim> = BTreeMap::new();
+    for claim in claims {
+        if let Some(first) = names.get(claim.name.as_str()) {
+            let message = format!("the name is also that of {}: choose another", first.scope.subject());
+            problems.push(claim.scope.problem("name", message));
+        }
+        names.entry(&claim.name).or_insert(claim);
+        let Some(address) = claim.address else { continue };
+        if let Some(first) = addresses.get(&(address, claim.protocol)) {
+            let (protocol, first) = (claim.protocol, first.scope.subject());
+            let message = format!(
+                "address {address} and protocol {protocol} are also those of {first}: change or remove one"
+            );
+            problems.push(claim.scope.problem("address", message));
+        }
+        addresses.entry((address, claim.protocol)).or_insert(claim);
+    }
+    for claim in claims {
+        for (index, backend) in claim.backends.iter().enumerate() {
+            let Some(backend) = backend else { continue };
+            let Some(service) = addresses.get(&(*backend, claim.protocol)) else { continue };
+            let scope = claim.scope.part(&format!("backend {backend}"), ["backend".into(), index.into()]);
+            let owner = if service.name == claim.name { "this service" } else { service.scope.subject() };
+            let message = format!(
+                "address is the one that clients of {owner} connect to, so packets would go round in a \
+                 loop: give the server's own address"
+            );
+            problems.push(scope.problem("address", message));
+        }
+    }
+    problems.extend(overruns(claims, limits));
+    problems
+}
+
+fn overruns(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
+    let scope = Scope::section("limits");
+    let over = |field: &str, needed: usize, what: &str, limit: u32| {
+        let message = format!(
+            "{field} = {limit} is not enough for {needed} {what}: raise it under [limits], which takes \
+             effect when the agent is started anew"
+        );
+        (needed > limit as usize).then(|| scope.problem(field, message))
+    };
+    let rings = || claims.iter().map(|claim| ring::size(claim.backends.len()) as usize);
+    // A new ring is written beside the old one.
+    let slots = rings().sum::<usize>() + rings().max().unwrap_or(0);
+    let backends = claims.iter().map(|claim| claim.backends.len()).sum();
+    [
+        over("services", claims.len(), "services", limits.services),
+        over("backends", backends, "backends of all services", limits.backends),
+        over("ring_slots", slots, "slots of all rings", limits.ring_slots),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,167 @@
+//! `[[service]]` and its `[[service.backend]]`s.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{address, duration, health};
+use crate::{
+    config::{
+        entry::{BackendEntry, ServiceEntry},
+        error::{Problem, Problems, Scope},
+        together::Claim,
+    },
+    model::{Backend, Mode, Scheduler, Service, ServiceName},
+};
+
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The data plane counts ages in 16 bits of about a second each.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 3600);
+const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+
+/// What came out of an entry.
+pub(super) struct Draft {
+    /// As far as it is valid: what other services must not have.
+    pub(super) claim: Claim,
+    /// The service, unless something was not valid.
+    pub(super) service: Option<Service>,
+}
+
+/// Validates one service by itself.
+pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Problems) -> Draft {
+    let name = entry.name.parse::<ServiceName>().map_err(|cause| scope.problem("name", cause.to_string()));
+    let name = problems.keep(name);
+    let ip = problems.keep(address::unicast(&entry.address, "address", scope));
+    let port = problems.keep(service_port(entry.port, scope));
+    let idle_timeout = entry.idle_timeout.as_deref().map_or(Ok(IDLE_TIMEOUT_DEFAULT), |text| {
+        duration::parse(text, "idle_timeout", &(IDLE_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX), scope)
+    });
+    let idle_timeout = problems.keep(idle_timeout);
+    let health_scope = scope.part("health", ["health".into()]);
+    let health = health::validate(entry.health.as_ref(), entry.protocol, &health_scope, problems);
+    let mode = entry.mode.unwrap_or(Mode::FullNat);
+    let backends = backends(&entry.backends, Front { ip, port, mode }, scope, problems);
+    let front = ip.zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
+    let claim = Claim {
+        scope: scope.clone(),
+        name: entry.name.clone(),
+        protocol: entry.protocol,
+        address: front,
+        backends: backends.iter().map(|backend| backend.map(|backend| backend.address)).collect(),
+    };
+    let whole = || {
+        Some(Service {
+            name: name?,
+            address: front?,
+            protocol: entry.protocol,
+            mode,
+            scheduler: entry.scheduler.unwrap_or(Scheduler::Maglev),
+            idle_timeout: idle_timeout?,
+            health: health?,
+            backends: backends.into_iter().collect::<Option<_>>()?,
+        })
+    };
+    Draft { claim, service: whole() }
+}
+
+fn service_port(port: u16, scope: &Scope) -> Result<u16, Problem> {
+    match port {
+        0 => Err(scope.problem("port", "port = 0 is not a port: give the port that clients connect to")),
+        port => Ok(port),
+    }
+}
+
+/// What backends must agree with, as far as it is known.
+#[derive(Clone, Copy)]
+struct Front {
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    mode: Mode,
+}
+
+/// The backends in the entries' order; none in the place of one that is not valid.
+fn backends(
+    entries: &[BackendEntry],
+    front: Front,
+    scope: &Scope,
+    problems: &mut Problems,
+) -> Vec<Option<Backend>> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut backends = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let scope = scope.part(&label(entry, index), ["backend".into(), index.into()]);
+        let mut backend = backend(entry, front, &scope, problems);
+        if let Some(twice) = backend.filter(|backend| !seen.insert(backend.address)) {
+            let message = format!("{} is there twice: remove one, or give it another port", twice.address);
+            problems.push(scope.problem("", message));
+            backend = None;
+        }
+        backends.push(backend);
+    }
+    backends
+}
+
+fn label(entry: &BackendEntry, index: usize) -> String {
+    match (entry.address.parse::<IpAddr>(), entry.port) {
+        (Ok(ip), Some(port)) => format!("backend {}", SocketAddr::new(ip, port)),
+        (Ok(ip), None) => format!("backend {ip}"),
+        (Err(_), _) => format!("backend {}", index + 1),
+    }
+}
+
+fn backend(entry: &BackendEntry, front: Front, scope: &Scope, problems: &mut Problems) -> Option<Backend> {
+    let ip = address::unicast(&entry.address, "address", scope).and_then(|ip| same_version(ip, front, scope));
+    let ip = problems.keep(ip);
+    let port = problems.keep(backend_port(entry.port, front, scope));
+    let weight = problems.keep(weight(entry.weight, scope));
+    Some(Backend { address: SocketAddr::new(ip?, port??), weight: weight? })
+}
+
+fn same_version(ip: IpAddr, front: Front, scope: &Scope) -> Result<IpAddr, Problem> {
+    let version = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    match front.ip {
+        Some(service) if service.is_ipv4() != ip.is_ipv4() => {
+            let (own, other) = (version(ip), version(service));
+            let message = format!(
+                "address = \"{ip}\" is {own} and the service is {other}: give an {other} address, or make \
+                 an {own} service"
+            );
+            Err(scope.problem("address", message))
+        }
+        _ => Ok(ip),
+    }
+}
+
+/// The port; none where it is the service's and that is not valid.
+fn backend_port(port: Option<u16>, front: Front, scope: &Scope) -> Result<Option<u16>, Problem> {
+    match (port, front.port) {
+        (Some(0), _) => Err(scope.problem(
+            "port",
+            "port = 0 is not a port: leave it out to use the \
+            service's",
+        )),
+        (Some(port), Some(service)) if front.mode == Mode::Dsr && port != service => Err(scope.problem(
+            "port",
+            format!(
+                "port = {port} is not the service's port {service}, and mode = \"dsr\" cannot rewrite \
+                 ports: use port = {service}, or mode = \"full-nat\""
+            ),
+        )),
+        (port, service) => Ok(port.or(service)),
+    }
+}
+
+fn weight(weight: Option<u16>, scope: &Scope) -> Result<u16, Problem> {
+    let weight = weight.unwrap_or(Backend::DEFAULT_WEIGHT);
+    match weight_fault(weight) {
+        Some(message) => Err(scope.problem("weight", message)),
+        None => Ok(weight),
+    }
+}
+
+/// Why a weight is not one, where it is not.
+pub(crate) fn weight_fault(weight: u16) -> Option<String> {
+    let max = Backend::MAX_WEIGHT;
+    (weight > max).then(|| format!("weight = {weight} is out of range: use 0 to {max}"))
+}
