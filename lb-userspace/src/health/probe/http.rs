@@ -25,7 +25,7 @@ pub(super) async fn ask(check: &HttpCheck, target: SocketAddr) -> Result<(), Fau
         .max_headers(MAX_HEADERS)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(fault)?;
+        .map_err(|error| fault(&error))?;
     let mut connection = pin!(connection);
     let mut answer = pin!(sender.send_request(request));
     let mut open = true;
@@ -33,7 +33,7 @@ pub(super) async fn ask(check: &HttpCheck, target: SocketAddr) -> Result<(), Fau
         tokio::select! {
             // The answer first: a connection that ends with it has still answered.
             biased;
-            answer = &mut answer => break answer.map_err(fault)?,
+            answer = &mut answer => break answer.map_err(|error| fault(&error))?,
             _ = &mut connection, if open => open = false,
         }
     };
@@ -57,7 +57,7 @@ fn request(check: &HttpCheck, target: SocketAddr) -> Result<Request<Empty<Bytes>
         .map_err(|error| Fault::Ours(format!("the check's path or host cannot be sent ({error}): change it")))
 }
 
-fn fault(error: hyper::Error) -> Fault {
+fn fault(error: &hyper::Error) -> Fault {
     let too_large = "the head of the answer is above 16 KiB or 100 headers";
     if error.is_parse_too_large() {
         return Fault::Backend(too_large.to_owned());
@@ -68,7 +68,7 @@ fn fault(error: hyper::Error) -> Fault {
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         return Fault::Backend("connection closed without an answer".to_owned());
     }
-    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause.and_then(io::Error::raw_os_error) {
         Some(code) => io::Error::from_raw_os_error(code).into(),
         None => Fault::Backend(error.to_string()),
@@ -176,7 +176,7 @@ pub(super) mod tests {
                 Outcome::Fail { reason, .. } => Some(reason.as_str()),
                 Outcome::NotAsked { reason } => panic!("{reason}"),
             };
-            assert_eq!(reason, expected, "{:.80}", answer);
+            assert_eq!(reason, expected, "{answer:.80}");
         }
         Ok(())
     }
