@@ -9,12 +9,17 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket, SocketAddr},
 };
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{message, tables::Change};
 
 /// What the kernel may queue for us; the usual 200 KiB overflow when an interface with many neighbours goes down.
-const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+const RECEIVE_BUFFER_BYTES: i32 = 1 << 20;
+/// After events were lost, the socket has been emptied when it was quiet for so long.
+const QUIET: Duration = Duration::from_millis(50);
+/// Or, where it is never quiet, after so long.
+const QUIET_AT_LAST: Duration = Duration::from_secs(1);
 /// Between attempts to open a socket that has failed.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
@@ -39,23 +44,34 @@ pub(super) const LINKS: &[MulticastGroup] = &[MulticastGroup::Link];
 #[derive(Debug)]
 pub(super) struct Follower {
     groups: &'static [MulticastGroup],
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    messages: UnboundedReceiver<Message>,
+    /// When events were lost, until all has been looked at again.
+    lost: Option<Instant>,
 }
+
+type Message = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
 
 impl Follower {
     pub(super) fn open(groups: &'static [MulticastGroup]) -> io::Result<Self> {
         let (mut connection, _, messages) = rtnetlink::new_multicast_connection(groups)?;
         // Best effort: the kernel caps it at net.core.rmem_max, and lost events are recovered from.
         drop(connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER_BYTES));
-        // Ends when `messages` is dropped and no handle is left.
+        // Ends with the first event after `messages` is dropped.
         tokio::spawn(connection);
-        Ok(Self { groups, messages })
+        Ok(Self { groups, messages, lost: None })
     }
 
     /// The next change. Nothing is lost where this is cancelled.
+    ///
+    /// Lost events are told twice. The kernel says so once, and then goes on dropping events in silence until the
+    /// socket has been read empty: what is looked at before that may be old again at once.
     pub(super) async fn next(&mut self) -> Change {
         loop {
-            match self.messages.next().await {
+            let Some(message) = self.message_or_quiet().await else {
+                self.lost = None;
+                return Change::Everything;
+            };
+            match message {
                 Some((NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }, _)) => {
                     if let Some(change) = message::change(&message) {
                         return change;
@@ -63,6 +79,7 @@ impl Follower {
                 }
                 Some((NetlinkMessage { payload: NetlinkPayload::Overrun(_), .. }, _)) => {
                     warn!("kernel events were lost: looking at everything again");
+                    self.lost = Some(Instant::now());
                     return Change::Everything;
                 }
                 Some(_) => {}
@@ -80,5 +97,14 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// The next message; none where events were lost and all those left have been read.
+    async fn message_or_quiet(&mut self) -> Option<Option<Message>> {
+        let Some(lost) = self.lost else { return Some(self.messages.next().await) };
+        if lost.elapsed() >= QUIET_AT_LAST {
+            return None;
+        }
+        timeout(QUIET, self.messages.next()).await.ok()
     }
 }

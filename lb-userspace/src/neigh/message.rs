@@ -175,3 +175,85 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 fn mac(bytes: &[u8]) -> Option<Mac> {
     Mac::try_from(bytes).ok().filter(|mac| *mac != [0; 6])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 11);
+
+    fn entry(state: Nud, flags: NeighbourFlags, ext: NeighbourExtFlags) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = 3;
+        message.header.state = state;
+        message.header.flags = flags;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(BACKEND)),
+            NeighbourAttribute::LinkLayerAddress(vec![2; 6]),
+            NeighbourAttribute::ExtFlags(ext),
+        ];
+        message
+    }
+
+    #[test]
+    fn entries_that_belong_to_others_are_marked() {
+        let (none, no_ext) = (NeighbourFlags::empty(), NeighbourExtFlags::empty());
+        let table = [
+            (entry(Nud::Stale, none, no_ext), Some(false)),
+            (entry(Nud::Reachable, NeighbourFlags::Router, no_ext), Some(false)),
+            (entry(Nud::Reachable, NeighbourFlags::ExtLearned, no_ext), Some(true)),
+            (entry(Nud::Stale, none, NeighbourExtFlags::Managed), Some(true)),
+            (entry(Nud::Permanent, none, no_ext), Some(true)),
+            (entry(Nud::Noarp, none, no_ext), Some(true)),
+            (entry(Nud::Stale, NeighbourFlags::Proxy, no_ext), None),
+        ];
+        for (message, kept) in table {
+            let found = neighbour(&message);
+            assert_eq!(found.map(|(_, _, neighbour)| neighbour.kept), kept, "{message:?}");
+            if let Some((ifindex, address, neighbour)) = found {
+                assert_eq!((ifindex, address, neighbour.mac), (3, IpAddr::V4(BACKEND), Some([2; 6])));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mac_is_six_bytes_and_not_all_zeroes() {
+        assert_eq!(mac(&[2, 0, 0, 0, 0, 1]), Some([2, 0, 0, 0, 0, 1]));
+        assert_eq!(mac(&[0; 6]), None);
+        assert_eq!(mac(&[]), None);
+        assert_eq!(mac(&[2; 4]), None, "an IPv4 tunnel's");
+        assert_eq!(mac(&[2; 20]), None, "InfiniBand's");
+    }
+
+    #[test]
+    fn a_link_is_only_read_from_a_whole_message() {
+        let mut message = LinkMessage::default();
+        message.header.index = 3;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![LinkAttribute::IfName("eth1".to_owned())];
+        assert_eq!(link(&message), None, "a wireless event");
+        message.attributes.extend([LinkAttribute::Mtu(1500), LinkAttribute::Address(vec![2; 6])]);
+        let eth1 = link(&message).expect("a whole message");
+        assert_eq!(
+            (eth1.name.as_str(), eth1.mac, eth1.up, eth1.carrier),
+            ("eth1", Some([2; 6]), true, false)
+        );
+        message.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(link(&message), None, "a bridge's view of its port");
+    }
+
+    #[test]
+    fn the_default_route_leads_everywhere() {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        assert!(network(&message).is_some_and(|network| network.contains(IpAddr::V4(BACKEND))));
+        message.header.address_family = AddressFamily::Inet6;
+        assert!(network(&message).is_some_and(|network| !network.contains(IpAddr::V4(BACKEND))));
+        message.header.address_family = AddressFamily::Mpls;
+        assert_eq!(network(&message), None);
+    }
+}

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     NextHop, NextHopEvent, Unresolved,
@@ -28,6 +28,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 /// A pass is followed by a rest of so many times its own length: under a storm of route changes, looking things up
 /// takes a tenth of one core and not all of it.
 const REST: u32 = 10;
+/// And never a longer rest: on a busy machine a pass takes long without working much.
+const MAX_REST: Duration = Duration::from_millis(500);
 /// Everything is looked at again this often, in case an event was lost or never sent (next-hop objects).
 const REVIEW_EVERY: Duration = Duration::from_secs(5);
 /// Questions to the kernel at once.
@@ -80,7 +82,7 @@ async fn run(
     let mut review = interval(REVIEW_EVERY);
     review.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let pass = state.pass_due();
+        let (pass, ask) = (state.pass_due(), state.ask_due);
         tokio::select! {
             changed = wanted.changed() => match changed {
                 Ok(()) => {
@@ -91,6 +93,7 @@ async fn run(
             },
             change = follower.next() => state.on_change(change),
             _ = review.tick() => state.on_change(Change::Everything),
+            () = sleep_until(ask.unwrap_or_else(Instant::now)), if ask.is_some() => state.ask().await,
             () = sleep_until(pass.unwrap_or_else(Instant::now)), if pass.is_some() => {
                 for event in state.pass().await {
                     if events.send(event).await.is_err() {
@@ -117,6 +120,10 @@ struct State {
     rest_until: Instant,
     /// When the kernel was last asked for a neighbour.
     asked: HashMap<(u32, IpAddr), Instant>,
+    /// When the kernel should be asked again, if nothing changes; none: no neighbour is missing or old.
+    ask_due: Option<Instant>,
+    /// Whether the kernel refused to ask, the last time: logged once, not each second.
+    refused: bool,
 }
 
 /// One address.
@@ -140,6 +147,8 @@ impl State {
             open_since: now,
             rest_until: now,
             asked: HashMap::new(),
+            ask_due: None,
+            refused: false,
         }
     }
 
@@ -211,26 +220,41 @@ impl State {
                 news.push(NextHopEvent { address, result: decision.result });
             }
         }
-        self.ask(started).await;
-        self.rest_until = Instant::now() + started.elapsed() * REST;
+        self.rest_until = Instant::now() + (started.elapsed() * REST).min(MAX_REST);
+        self.ask().await;
         news
     }
 
     /// Has the kernel ask for the neighbours that are missing, and confirm those that are old.
-    async fn ask(&mut self, now: Instant) {
+    async fn ask(&mut self) {
+        let now = Instant::now();
         let wanted: BTreeSet<_> = self.watched.values().filter_map(|watched| watched.neighbour).collect();
         self.asked.retain(|neighbour, _| wanted.contains(neighbour));
+        self.ask_due = None;
+        let mut refusal = None;
         for (ifindex, address) in wanted {
             let Some(pause) = ask_after(self.tables.neighbours.get(&(ifindex, address))) else { continue };
-            let last = self.asked.get(&(ifindex, address));
-            if last.is_some_and(|last| now.duration_since(*last) < pause) {
-                continue;
+            let mut last = self.asked.get(&(ifindex, address)).copied();
+            if last.is_none_or(|last| now >= last + pause) {
+                if let Err(error) = self.kernel.want(ifindex, address).await {
+                    refusal.get_or_insert((address, error));
+                }
+                last = Some(now);
+                self.asked.insert((ifindex, address), now);
             }
-            self.asked.insert((ifindex, address), now);
-            if let Err(error) = self.kernel.want(ifindex, address).await {
-                debug!(%error, ifindex, %address, "the kernel does not ask for this neighbour");
-            }
+            let again = last.map(|last| last + pause);
+            self.ask_due = self.ask_due.into_iter().chain(again).min();
         }
+        if let (Some((address, error)), false) = (&refusal, self.refused) {
+            let full = error.raw_os_error() == Some(libc::ENOBUFS);
+            let hint = if full {
+                "its table is full: raise net.ipv4.neigh.default.gc_thresh3 (or ipv6)"
+            } else {
+                ""
+            };
+            warn!(%address, %error, hint, "the kernel does not ask for neighbours");
+        }
+        self.refused = refusal.is_some();
     }
 }
 
