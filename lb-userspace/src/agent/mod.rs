@@ -1,3 +1,6 @@
 //! The daemon: one controller owns the desired state and the maps, everything else sends it messages.
 
 pub mod command;
+mod run;
+
+pub use run::{AgentOptions, LogFormat, run};
