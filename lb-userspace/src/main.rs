@@ -1,2 +1,7 @@
 //! The `flowgate` binary: the agent and its command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flowgate::cli::main()
+}

@@ -2,3 +2,6 @@
 
 pub mod command;
 pub mod state;
+mod run;
+
+pub use run::{AgentOptions, LogFormat, run};

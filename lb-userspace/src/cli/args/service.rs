@@ -1,0 +1,174 @@
+//! `flowgate service`.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    address::{WeightedBackend, ip_address, weighted_backend},
+    client::ClientArgs,
+};
+use crate::{
+    config::entry::HealthKind,
+    model::{Mode, Protocol, Scheduler, ServiceName},
+};
+
+pub(super) const EXAMPLES: &str = "\
+EXAMPLES:
+  flowgate service add web --address 10.1.0.10 --port 80 --protocol tcp
+  flowgate service list
+  flowgate service show web
+  flowgate service remove web";
+
+const ADD_EXAMPLES: &str = "\
+EXAMPLES:
+  flowgate service add web --address 10.1.0.10 --port 80 --protocol tcp
+  flowgate service add web --address 10.1.0.10 --port 80 --protocol tcp \\
+      --backend 10.2.0.11:8080 --backend 10.2.0.12:8080@20
+  flowgate service add api --address 2001:db8::10 --port 443 --protocol tcp \\
+      --health-type http --health-path /healthz --health-port 8081
+  flowgate service add dns --address 10.1.0.53 --port 53 --protocol udp \\
+      --mode dsr --idle-timeout 10s
+
+A service made here is kept in the agent's state directory.
+One that the configuration file declares can only be changed there.";
+
+const SET_EXAMPLES: &str = "\
+EXAMPLES:
+  flowgate service set web --idle-timeout 10m
+  flowgate service set web --health-type http --health-path /healthz
+  flowgate service set web --health-interval 500ms --health-timeout 250ms";
+
+/// `flowgate service`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Make a service
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(Box<ServiceAddArgs>),
+    /// List services with their backends, flows and rates
+    #[command(after_help = "EXAMPLES:\n  flowgate service list\n  flowgate service list --output json")]
+    List(ServiceListArgs),
+    /// Show one service and its backends
+    #[command(
+        after_help = "EXAMPLES:\n  flowgate service show web\n  flowgate service show web --output json"
+    )]
+    Show(ServiceArgs),
+    /// Change a service; what is not named stays as it is
+    #[command(
+        after_help = SET_EXAMPLES
+    )]
+    Set(Box<ServiceSetArgs>),
+    /// Remove a service and its backends
+    #[command(after_help = "EXAMPLES:\n  flowgate service remove web")]
+    Remove(ServiceArgs),
+}
+
+/// `flowgate service add`.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceAddArgs {
+    /// Its name: letters, digits, `.`, `_` and `-`
+    pub(crate) name: ServiceName,
+    /// The address that clients connect to
+    #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
+    pub(crate) address: IpAddr,
+    /// The port that clients connect to
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// The protocol
+    #[arg(long, value_enum)]
+    pub(crate) protocol: Protocol,
+    /// A backend, with its weight if it is not 10: ADDRESS[:PORT][@WEIGHT]; may be given several times
+    #[arg(long = "backend", value_name = "BACKEND", value_parser = weighted_backend)]
+    pub(crate) backends: Vec<WeightedBackend>,
+    #[command(flatten)]
+    pub(crate) options: ServiceOptions,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    // Last: its heading holds for whatever follows.
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
+}
+
+/// `flowgate service list`.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceListArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// A command on one service.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service
+    pub(crate) name: ServiceName,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `flowgate service set`.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceSetArgs {
+    /// The service
+    pub(crate) name: ServiceName,
+    #[command(flatten)]
+    pub(crate) options: ServiceOptions,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    // Last: its heading holds for whatever follows.
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
+}
+
+// No doc comments on what is flattened: clap would make them the command's own.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServiceOptions {
+    /// How packets reach the backends [a new service: full-nat]
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
+    /// How a backend is chosen for a new flow [a new service: maglev]
+    #[arg(long, value_enum)]
+    pub(crate) scheduler: Option<Scheduler>,
+    /// How long a flow without packets is remembered [a new service: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) idle_timeout: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Health check")]
+pub(crate) struct HealthArgs {
+    /// What is asked of a backend [a new service: tcp for TCP, none for UDP]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) health_type: Option<HealthKind>,
+    /// http: path and query [default: /]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) health_path: Option<String>,
+    /// http: the Host header [default: the backend's address and port]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) health_host: Option<String>,
+    /// http: the status that passes, or a range such as 200-299 [default: 200-399]
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) health_expect_status: Option<String>,
+    /// From one probe to the next [default: 2s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_interval: Option<String>,
+    /// How long a backend may take to answer [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_timeout: Option<String>,
+    /// Passed probes in a row that make a backend up [default: 2]
+    #[arg(long, value_name = "PROBES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) health_rise: Option<u32>,
+    /// Failed probes in a row that make a backend down [default: 3]
+    #[arg(long, value_name = "PROBES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) health_fall: Option<u32>,
+    /// The port to probe [default: the backend's]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) health_port: Option<u16>,
+}
+
+/// Checks a duration, and leaves it as it was written.
+fn duration(text: &str) -> Result<String, String> {
+    match humantime::parse_duration(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}: write it with its unit, for example 500ms, 2s or 5m")),
+    }
+}

@@ -1,0 +1,130 @@
+//! `flowgate service list` and `show`.
+
+use std::net::SocketAddr;
+
+use super::{
+    backend::members,
+    facts::facts,
+    paint::{Paint, Tone},
+    table::Table,
+    units::si,
+};
+use crate::{
+    api::schema::{FlowTotals, ServiceDetail, ServiceRow},
+    config::entry::{HealthEntry, HealthKind},
+    model::Origin,
+};
+
+/// One line for each service.
+pub(crate) fn services(rows: &[ServiceRow], paint: Paint) -> String {
+    if rows.is_empty() {
+        return "No services: make one with `flowgate service add`.\n".to_owned();
+    }
+    let mut table =
+        Table::new(["SERVICE", "ADDRESS", "MODE", "SCHEDULER", "FROM", ">UP", ">FLOWS", ">PACKETS/S"]);
+    for row in rows {
+        let from = match row.origin {
+            Origin::File { .. } => "file",
+            Origin::Cli => "cli",
+        };
+        table.row(
+            tone(row),
+            [
+                row.name.to_string(),
+                place(row),
+                row.mode.to_string(),
+                row.scheduler.to_string(),
+                from.to_owned(),
+                up_of_all(row),
+                row.flows.to_string(),
+                si(row.rates.packets_per_second),
+            ],
+        );
+    }
+    table.render(paint)
+}
+
+/// One service and its backends.
+pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
+    let row = &detail.row;
+    let declared = match &row.origin {
+        Origin::File { path, line } => format!("{}:{line}", path.display()),
+        Origin::Cli => "on the command line".to_owned(),
+    };
+    let rates = row.rates;
+    let rate = format!(
+        "{} packets/s, {}bit/s, {} new flows/s",
+        si(rates.packets_per_second),
+        si(rates.bits_per_second),
+        si(rates.flows_per_second)
+    );
+    let mut about = vec![
+        ("address", place(row)),
+        ("mode", row.mode.to_string()),
+        ("scheduler", row.scheduler.to_string()),
+        ("idle timeout", detail.idle_timeout.clone()),
+        ("health check", health_check(&detail.health_check)),
+        ("declared", declared),
+        ("backends", format!("{} up", up_of_all(row))),
+        ("ring", format!("{} slots", detail.ring_slots)),
+        ("flows", format!("{} now, {} since it was made", row.flows, row.totals.flows)),
+    ];
+    about.extend(traffic(row.totals));
+    about.push(("rate", rate));
+    let about = facts(paint, &format!("service {}", row.name), &about);
+    format!("{about}\n{}", members(&detail.backend, &row.name, paint))
+}
+
+/// What came from clients, and what went back to them.
+pub(super) fn traffic(totals: FlowTotals) -> [(&'static str, String); 2] {
+    let line = |packets, bytes| format!("{packets} packets, {}B", si(bytes));
+    [
+        ("from clients", line(totals.packets_in, totals.bytes_in)),
+        ("to clients", line(totals.packets_out, totals.bytes_out)),
+    ]
+}
+
+/// `10.1.0.10:80/tcp`.
+pub(super) fn place(row: &ServiceRow) -> String {
+    format!("{}/{}", SocketAddr::new(row.address, row.port), row.protocol)
+}
+
+pub(super) fn up_of_all(row: &ServiceRow) -> String {
+    format!("{}/{}", row.backends_up, row.backends)
+}
+
+pub(super) fn tone(row: &ServiceRow) -> Tone {
+    match row.backends_up {
+        0 => Tone::Bad,
+        up if up < row.backends => Tone::Warning,
+        _ => Tone::Plain,
+    }
+}
+
+fn health_check(check: &HealthEntry) -> String {
+    let kind = match check.kind {
+        HealthKind::None => return "none: backends are up at once".to_owned(),
+        HealthKind::Tcp => "tcp",
+        HealthKind::Http => "http",
+    };
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    let parts = [
+        ("", check.path.clone()),
+        (" on port ", check.port.map(|port| port.to_string())),
+        (", host ", check.host.clone()),
+        (", status ", check.expect_status.clone()),
+        (", every ", check.interval.clone()),
+        (", timeout ", check.timeout.clone()),
+        (", rise ", number(check.rise)),
+        (", fall ", number(check.fall)),
+    ];
+    let mut text = kind.to_owned();
+    for (label, value) in parts {
+        if let Some(value) = value {
+            let label = if label.is_empty() { " " } else { label };
+            text += label;
+            text += &value;
+        }
+    }
+    text
+}
