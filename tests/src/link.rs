@@ -67,5 +67,5 @@ pub fn offloads_off(netns: &Namespace, device: &str) -> Result<()> {
 /// Where `ip` refuses.
 pub fn add_address(netns: &Namespace, device: &str, address: &str) -> Result<()> {
     let nodad = if address.contains(':') { " nodad" } else { "" };
-    netns.ip(&format!("address add {address} dev {device}{nodad}")).map(drop)
+    netns.ip(&format!("address add dev {device} {address}{nodad}")).map(drop)
 }

@@ -180,7 +180,7 @@ impl Topology {
         client.add_own_addresses()?;
         balancer.add_own_addresses()?;
         for address in service.both().into_iter().chain(dsr_service.both()) {
-            balancer.add_address(&host_prefix(address))?;
+            add_service_address(&balancer.netns, "eth0", address)?;
         }
         let passes = vec![take_frames(&switch, "balancer")?];
         let backends = new_backends(backends, NETWORK, &switch, dsr_service)?;
@@ -361,9 +361,13 @@ fn mac(network: u8, host: u8) -> Mac {
     Mac([2, 0, 0, 0, digits(network), digits(host)])
 }
 
-fn host_prefix(address: IpAddr) -> String {
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    format!("{address}/{bits}")
+/// Gives a host a service's address, which it must not use as the source of what it sends itself: with the
+/// longest prefix that would be its first choice for IPv6, so the address is marked as not preferred.
+fn add_service_address(netns: &Namespace, device: &str, address: IpAddr) -> Result<()> {
+    match address {
+        IpAddr::V4(address) => add_address(netns, device, &format!("{address}/32")),
+        IpAddr::V6(address) => add_address(netns, device, &format!("{address}/128 preferred_lft 0")),
+    }
 }
 
 /// A namespace with nothing but a bridge.
@@ -404,7 +408,7 @@ fn new_backends(count: usize, network: u8, switch: &Namespace, dsr_service: Addr
                 .netns
                 .sysctls(&[("net.ipv4.conf.all.arp_ignore", "1"), ("net.ipv4.conf.all.arp_announce", "2")])?;
             for address in dsr_service.both() {
-                add_address(&backend.netns, "lo", &host_prefix(address))?;
+                add_service_address(&backend.netns, "lo", address)?;
             }
             Ok(backend)
         })

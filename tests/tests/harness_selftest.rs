@@ -492,3 +492,39 @@ fn nothing_of_a_topology_is_left() -> Result<()> {
     assert!(!path.exists());
     Ok(())
 }
+
+#[test]
+fn hosts_speak_with_their_own_addresses() -> Result<()> {
+    let net = Topology::one_arm(1)?;
+    let backend = &net.backends[0];
+    for (target, from) in [
+        (backend.addresses.v4(9), net.balancer.addresses.v4(0)),
+        (backend.addresses.v6(9), net.balancer.addresses.v6(0)),
+    ] {
+        let local = net.balancer.netns.run_in(|| {
+            let any = if from.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let unbound = std::net::UdpSocket::bind(any)?;
+            unbound.connect(target)?;
+            unbound.local_addr()
+        })?;
+        assert_eq!(local.ip(), from.ip(), "and not a service's");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pinned_program_stays_until_its_pin_is_removed() -> Result<()> {
+    harness::agent::mount_bpffs()?;
+    let namespace = Namespace::new("pin")?;
+    namespace.ip("link add veth0 type veth peer name veth1")?;
+    let attached = || namespace.ip("link show veth0").is_ok_and(|text| text.contains("prog/xdp"));
+    let pins = Path::new(harness::sweep::BPFFS).join(format!("{}pin", harness::sweep::own_prefix()));
+    fs::create_dir(&pins)?;
+    let pass = Attached::new(&namespace, "veth0", &PASS)?;
+    pass.pin(&pins.join("pass"))?;
+    drop(pass);
+    assert!(attached());
+    fs::remove_dir_all(&pins)?;
+    wait_until("it is gone", SECOND, || !attached())?;
+    Ok(())
+}
