@@ -167,6 +167,14 @@ impl Load {
         disturbed.max_by_key(|record| record.begun).cloned()
     }
 
+    /// How many requests begun at `from` or later failed, or took longer than `slow`.
+    #[must_use]
+    pub fn disturbed(&self, from: Instant, slow: Duration) -> usize {
+        let records = self.shared.records();
+        let ended = &records[first_ended_at(&records, from)..];
+        ended.iter().filter(|record| record.begun >= from && record.is_disturbed(slow)).count()
+    }
+
     /// The first answer that `backend` gave at `from` or later.
     #[must_use]
     pub fn first_answer_of(&self, backend: &str, from: Instant) -> Option<Record> {

@@ -38,8 +38,8 @@ pub struct Namespace {
 struct Inner {
     name: String,
     file: Arc<File>,
-    /// Dropped with the last handle.
-    cleanup: Cleanup,
+    /// Dropped with the last handle; none for a namespace that is not ours to delete.
+    cleanup: Option<Cleanup>,
 }
 
 impl Namespace {
@@ -58,7 +58,8 @@ impl Namespace {
             .context("network namespaces need root")?;
         let path = PathBuf::from(NETNS_DIR).join(&name);
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        let namespace = Self { inner: Arc::new(Inner { name, file: Arc::new(file), cleanup }) };
+        let namespace =
+            Self { inner: Arc::new(Inner { name, file: Arc::new(file), cleanup: Some(cleanup) }) };
         namespace.ip("link set lo up")?;
         namespace.sysctls(&[
             ("net.ipv4.conf.all.rp_filter", "0"),
@@ -71,6 +72,17 @@ impl Namespace {
             ("net.ipv6.conf.default.accept_dad", "0"),
         ])?;
         Ok(namespace)
+    }
+
+    /// The namespace that this process is in, which stays when the handle is dropped.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn of_this_process() -> Result<Self> {
+        let path = "/proc/self/ns/net";
+        let file = File::open(path).with_context(|| format!("open {path}"))?;
+        let inner = Inner { name: "of this process".to_owned(), file: Arc::new(file), cleanup: None };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Its name, for `ip netns exec`.
@@ -188,7 +200,7 @@ impl Namespace {
     /// Leaves the namespace in place when the last handle is dropped.
     pub fn keep(self) {
         match Arc::try_unwrap(self.inner) {
-            Ok(inner) => inner.cleanup.forget(),
+            Ok(inner) => inner.cleanup.into_iter().for_each(Cleanup::forget),
             // Others hold it: this handle is never dropped, so theirs are never the last.
             Err(shared) => std::mem::forget(shared),
         }
