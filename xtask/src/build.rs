@@ -37,10 +37,7 @@ pub(crate) fn ebpf(steps: &mut Steps) -> Result<bool> {
     let (toolchain, linker) = tools(steps)?;
     steps.take("eBPF programs", || {
         let clean = ebpf::build(&toolchain, &linker)?;
-        Ok((
-            "target/ebpf/bpfel-unknown-none/release/flowgate-ebpf".to_owned(),
-            clean,
-        ))
+        Ok(("target/ebpf/bpfel-unknown-none/release/flowgate-ebpf".to_owned(), clean))
     })
 }
 

@@ -35,10 +35,7 @@ pub(crate) fn build(toolchain: &Toolchain, linker: &Path) -> Result<bool> {
     }
     let status = cargo.wait().context("cannot wait for cargo")?;
     if !status.success() {
-        bail!(
-            "building lb-ebpf with {} failed: mend what is said above",
-            toolchain.describe()
-        );
+        bail!("building lb-ebpf with {} failed: mend what is said above", toolchain.describe());
     }
     Ok(clean)
 }
@@ -47,44 +44,24 @@ fn command(toolchain: &Toolchain, linker: &Path) -> Result<Command> {
     let mut command = match &toolchain.kind {
         Kind::BuildStd { name } => {
             let mut command = Command::new("rustup");
-            command
-                .args(["run", name, "cargo", "build", "-Zbuild-std=core"])
-                .env_remove("RUSTC");
+            command.args(["run", name, "cargo", "build", "-Zbuild-std=core"]).env_remove("RUSTC");
             command
         }
         Kind::Prebuilt { rustc } => {
             let mut command = process::cargo(["build"]);
-            command
-                .env("RUSTC", rustc)
-                .env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
+            command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
             command
         }
     };
     command
-        .args([
-            "--release",
-            "--locked",
-            "--quiet",
-            "--target",
-            "bpfel-unknown-none",
-        ])
-        .args([
-            "--color",
-            if io::stderr().is_terminal() {
-                "always"
-            } else {
-                "never"
-            },
-        ])
+        .args(["--release", "--locked", "--quiet", "--target", "bpfel-unknown-none"])
+        .args(["--color", if io::stderr().is_terminal() { "always" } else { "never" }])
         .arg("--target-dir")
         .arg(paths::target().join("ebpf"))
         .current_dir(paths::root().join("lb-ebpf"))
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags().join("\u{1f}"))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
-        .env(
-            "LD_LIBRARY_PATH",
-            linker::library_path(&linker::llvm_dir(toolchain)?)?,
-        );
+        .env("LD_LIBRARY_PATH", linker::library_path(&linker::llvm_dir(toolchain)?)?);
     Ok(command)
 }
 
@@ -152,23 +129,17 @@ warning: unused variable: `x`
 
     fn without_noise(said: &str) -> String {
         let mut filter = Filter::default();
-        said.split_inclusive('\n')
-            .filter(|line| filter.keeps(line.trim_end()))
-            .collect()
+        said.split_inclusive('\n').filter(|line| filter.keeps(line.trim_end())).collect()
     }
 
     #[test]
     fn noise_goes_and_warnings_stay() {
-        let count =
-            "warning: `lb-ebpf` (bin \"flowgate-ebpf\") generated 3 warnings (1 duplicate)\n";
+        let count = "warning: `lb-ebpf` (bin \"flowgate-ebpf\") generated 3 warnings (1 duplicate)\n";
         let progress = "   Compiling lb-ebpf v0.1.0\n";
         let said = format!("{progress}{NOISE}{REAL}{NOISE}{count}");
         assert_eq!(without_noise(&said), format!("{progress}{REAL}"));
         assert_eq!(without_noise(&format!("{NOISE}{count}")), "");
-        assert_eq!(
-            without_noise("error: linker failed\n"),
-            "error: linker failed\n"
-        );
+        assert_eq!(without_noise("error: linker failed\n"), "error: linker failed\n");
     }
 
     #[test]

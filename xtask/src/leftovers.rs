@@ -17,10 +17,8 @@ const PREFIX: &str = "fgt-";
 
 /// Removes them; says what it did.
 pub(crate) fn remove() -> Result<String> {
-    let namespaces = process::capture(
-        Command::new("ip").args(["netns", "list"]),
-        "`ip` comes with the package iproute2",
-    )?;
+    let namespaces =
+        process::capture(Command::new("ip").args(["netns", "list"]), "`ip` comes with the package iproute2")?;
     let mut removed = 0_usize;
     for name in abandoned(namespaces.lines().filter_map(|line| line.split(' ').next())) {
         remove_namespace(name)?;
@@ -47,21 +45,13 @@ fn remove_namespace(name: &str) -> Result<()> {
 }
 
 fn remove_entries(dir: &Path) -> Result<usize> {
-    let entries: Vec<PathBuf> = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let entries: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let names = entries.iter().filter_map(|path| path.file_name()?.to_str());
     let mut removed = 0;
     for name in abandoned(names) {
         let path = dir.join(name);
-        let outcome = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let outcome = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         outcome.with_context(|| format!("cannot remove {}: remove it by hand", path.display()))?;
         removed += 1;
     }

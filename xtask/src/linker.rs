@@ -30,11 +30,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     }
     install(&home)?;
     if !process::is_executable(&own) {
-        bail!(
-            "cargo install made no {}: remove {} and try again",
-            own.display(),
-            home.display()
-        );
+        bail!("cargo install made no {}: remove {} and try again", own.display(), home.display());
     }
     Ok(own)
 }
@@ -52,12 +48,7 @@ fn install(home: &Path) -> Result<()> {
     fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
     let mut cargo = process::cargo(["install", "bpf-linker", "--version", VERSION, "--locked"]);
     // Built for the host, by the host's compiler: nothing of ours may reach it.
-    for variable in [
-        "CARGO_TARGET_DIR",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "RUSTC",
-        "RUSTFLAGS",
-    ] {
+    for variable in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTFLAGS"] {
         cargo.env_remove(variable);
     }
     process::run(
@@ -88,8 +79,7 @@ pub(crate) fn llvm_dir(toolchain: &Toolchain) -> Result<PathBuf> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", link.display()));
         }
-        _ => symlink(&library, &link)
-            .with_context(|| format!("cannot make the link {}", link.display()))?,
+        _ => symlink(&library, &link).with_context(|| format!("cannot make the link {}", link.display()))?,
     }
     Ok(dir)
 }
@@ -97,13 +87,7 @@ pub(crate) fn llvm_dir(toolchain: &Toolchain) -> Result<PathBuf> {
 /// LD_LIBRARY_PATH with this directory first.
 pub(crate) fn library_path(llvm_dir: &Path) -> Result<std::ffi::OsString> {
     let before = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let dirs = [llvm_dir.to_path_buf()]
-        .into_iter()
-        .chain(env::split_paths(&before));
-    env::join_paths(dirs.filter(|dir| !dir.as_os_str().is_empty())).with_context(|| {
-        format!(
-            "{} contains a colon: move the repository",
-            llvm_dir.display()
-        )
-    })
+    let dirs = [llvm_dir.to_path_buf()].into_iter().chain(env::split_paths(&before));
+    env::join_paths(dirs.filter(|dir| !dir.as_os_str().is_empty()))
+        .with_context(|| format!("{} contains a colon: move the repository", llvm_dir.display()))
 }

@@ -16,10 +16,7 @@ pub(crate) fn lint(steps: &mut Steps) -> Result<()> {
 
 fn format() -> Result<&'static str> {
     need_component("fmt", "rustfmt")?;
-    process::run(
-        &mut process::cargo(["fmt", "--all", "--check"]),
-        "run `cargo fmt --all`",
-    )?;
+    process::run(&mut process::cargo(["fmt", "--all", "--check"]), "run `cargo fmt --all`")?;
     process::run(
         process::cargo(["fmt", "--check"]).current_dir(paths::root().join("lb-ebpf")),
         "run `cargo fmt` in lb-ebpf",
@@ -29,17 +26,8 @@ fn format() -> Result<&'static str> {
 
 fn clippy() -> Result<&'static str> {
     need_component("clippy", "clippy")?;
-    let what = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--locked",
-    ];
-    process::run(
-        process::cargo(what).args(["--", "-D", "warnings"]),
-        "mend what is said above",
-    )?;
+    let what = ["clippy", "--workspace", "--all-targets", "--release", "--locked"];
+    process::run(process::cargo(what).args(["--", "-D", "warnings"]), "mend what is said above")?;
     Ok("clean")
 }
 

@@ -44,14 +44,8 @@ pub(crate) fn candidate(package: &str) -> Option<(u32, u32)> {
 }
 
 fn parse_candidate(policy: &str) -> Option<(u32, u32)> {
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
-    parse_version(
-        version
-            .split_once(':')
-            .map_or(version, |(_epoch, rest)| rest),
-    )
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    parse_version(version.split_once(':').map_or(version, |(_epoch, rest)| rest))
 }
 
 /// `1.96.0+dfsg1-1` is (1, 96).
@@ -62,9 +56,7 @@ pub(crate) fn parse_version(version: &str) -> Option<(u32, u32)> {
 
 fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 

@@ -30,9 +30,10 @@ pub(crate) fn flowgate() -> PathBuf {
 pub(crate) fn tools() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(env::var_os("HOME").context(
-            "neither HOME nor XDG_CACHE_HOME is set: set HOME, that is where tools are kept",
-        )?)
+        None => PathBuf::from(
+            env::var_os("HOME")
+                .context("neither HOME nor XDG_CACHE_HOME is set: set HOME, that is where tools are kept")?,
+        )
         .join(".cache"),
     };
     Ok(cache.join("flowgate/tools"))

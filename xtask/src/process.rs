@@ -20,18 +20,13 @@ use crate::paths;
 /// Cargo, in the repository, building into its `target`.
 pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(arguments)
-        .current_dir(paths::root())
-        .env("CARGO_TARGET_DIR", paths::target());
+    command.args(arguments).current_dir(paths::root()).env("CARGO_TARGET_DIR", paths::target());
     command
 }
 
 /// Runs a command whose output the user sees.
 pub(crate) fn run(command: &mut Command, next_step: &str) -> Result<()> {
-    let status = command
-        .status()
-        .map_err(|error| not_started(command, &error))?;
+    let status = command.status().map_err(|error| not_started(command, &error))?;
     if !status.success() {
         bail!(failure(&shown(command), status, next_step));
     }
@@ -39,11 +34,7 @@ pub(crate) fn run(command: &mut Command, next_step: &str) -> Result<()> {
 }
 
 /// Runs a command and hands on each line of its standard output as it comes.
-pub(crate) fn run_reading(
-    command: &mut Command,
-    next_step: &str,
-    mut read: impl FnMut(&str),
-) -> Result<()> {
+pub(crate) fn run_reading(command: &mut Command, next_step: &str, mut read: impl FnMut(&str)) -> Result<()> {
     let mut child = start(command.stdout(Stdio::piped()))?;
     let lines = lines_of(child.stdout.take().expect("it is piped"));
     // The end of the command, not of its output: a process that a failed test has left behind
@@ -73,14 +64,8 @@ fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         // Tests print whatever they like, also what is not UTF-8.
-        for line in BufReader::new(output)
-            .split(b'\n')
-            .map_while(io::Result::ok)
-        {
-            if sender
-                .send(String::from_utf8_lossy(&line).into_owned())
-                .is_err()
-            {
+        for line in BufReader::new(output).split(b'\n').map_while(io::Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }
@@ -90,16 +75,12 @@ fn lines_of(output: ChildStdout) -> Receiver<String> {
 
 /// Starts a command, for a caller that reads along.
 pub(crate) fn start(command: &mut Command) -> Result<Child> {
-    command
-        .spawn()
-        .map_err(|error| not_started(command, &error))
+    command.spawn().map_err(|error| not_started(command, &error))
 }
 
 /// Runs a command and hands back what it printed, also when it failed.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
-    command
-        .output()
-        .map_err(|error| not_started(command, &error))
+    command.output().map_err(|error| not_started(command, &error))
 }
 
 /// Runs a command and hands back its standard output.
@@ -107,20 +88,14 @@ pub(crate) fn capture(command: &mut Command, next_step: &str) -> Result<String> 
     let output = output(command)?;
     if !output.status.success() {
         let failure = failure(&shown(command), output.status, next_step);
-        bail!(
-            "{failure}\n{}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        bail!("{failure}\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What a command prints, or nothing where it is absent or fails: for probing.
 pub(crate) fn probe(command: &mut Command) -> Option<String> {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -174,12 +149,7 @@ fn failure(shown: &str, status: ExitStatus, next_step: &str) -> String {
 fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str());
-    [name]
-        .into_iter()
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    [name].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -191,10 +161,7 @@ mod tests {
     #[test]
     fn a_failure_names_the_command_and_the_next_step() {
         let error = run(Command::new("false").arg("--really"), "try again").expect_err("it fails");
-        assert_eq!(
-            error.to_string(),
-            "`false --really` failed (exit status: 1): try again"
-        );
+        assert_eq!(error.to_string(), "`false --really` failed (exit status: 1): try again");
     }
 
     #[test]
@@ -230,9 +197,7 @@ mod tests {
     fn captured_errors_are_shown() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo why >&2; exit 3"]);
-        let error = capture(&mut command, "look above")
-            .expect_err("it fails")
-            .to_string();
+        let error = capture(&mut command, "look above").expect_err("it fails").to_string();
         assert!(error.ends_with("look above\nwhy"), "{error}");
     }
 

@@ -7,12 +7,8 @@ use anyhow::{Context, Result};
 use crate::{build, packages, process, steps::Steps};
 
 /// Programs that tests and demo call, and the Debian packages they come from.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("ip", "iproute2"),
-    ("ethtool", "ethtool"),
-    ("curl", "curl"),
-    ("iperf3", "iperf3"),
-];
+const PROGRAMS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl"), ("iperf3", "iperf3")];
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -40,11 +36,7 @@ fn programs() -> Result<String> {
 
 /// The packages of the programs that are not there.
 fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    PROGRAMS
-        .iter()
-        .filter(|(program, _)| !is_there(program))
-        .map(|(_, package)| *package)
-        .collect()
+    PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
 }
 
 fn mount_bpffs() -> Result<&'static str> {
@@ -74,20 +66,13 @@ mod tests {
     fn only_what_is_missing() {
         assert!(missing(|_| true).is_empty());
         assert_eq!(missing(|program| program != "ip"), ["iproute2"]);
-        assert_eq!(
-            missing(|program| program == "curl"),
-            ["iproute2", "ethtool", "iperf3"]
-        );
+        assert_eq!(missing(|program| program == "curl"), ["iproute2", "ethtool", "iperf3"]);
     }
 
     #[test]
     fn reads_proc_mounts() {
-        assert!(is_mounted(
-            "sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0\n"
-        ));
-        assert!(!is_mounted(
-            "sysfs /sys sysfs rw 0 0\nbpf /mnt bpf rw 0 0\n"
-        ));
+        assert!(is_mounted("sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0\n"));
+        assert!(!is_mounted("sysfs /sys sysfs rw 0 0\nbpf /mnt bpf rw 0 0\n"));
         assert!(!is_mounted("tmpfs /sys/fs/bpf tmpfs rw 0 0\n"));
     }
 }

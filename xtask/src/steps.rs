@@ -15,20 +15,12 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// Takes a step and says how it went; the step's own value is what it has to say.
-    pub(crate) fn run<T: Display>(
-        &mut self,
-        name: &str,
-        step: impl FnOnce() -> Result<T>,
-    ) -> Result<()> {
+    pub(crate) fn run<T: Display>(&mut self, name: &str, step: impl FnOnce() -> Result<T>) -> Result<()> {
         self.take(name, || step().map(|said| (said.to_string(), ())))
     }
 
     /// Like [`Steps::run`], for a step that also makes something.
-    pub(crate) fn take<T>(
-        &mut self,
-        name: &str,
-        step: impl FnOnce() -> Result<(String, T)>,
-    ) -> Result<T> {
+    pub(crate) fn take<T>(&mut self, name: &str, step: impl FnOnce() -> Result<(String, T)>) -> Result<T> {
         let start = Instant::now();
         let outcome = step();
         let took = start.elapsed();
@@ -41,13 +33,7 @@ impl Steps {
     /// All times, the slowest being what one wants to know next.
     pub(crate) fn summary(&self) -> String {
         let total = self.taken.iter().map(|(_, took)| *took).sum();
-        let width = self
-            .taken
-            .iter()
-            .map(|(name, _)| name.len())
-            .max()
-            .unwrap_or(0)
-            .max(5);
+        let width = self.taken.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(5);
         self.taken
             .iter()
             .map(|(name, took)| (name.as_str(), *took))
@@ -73,16 +59,9 @@ mod tests {
     #[test]
     fn summary_lists_every_step_also_failed_ones() {
         let mut steps = Steps::default();
-        steps
-            .run("first", || Ok("done"))
-            .expect("the step succeeds");
-        steps
-            .run("second", || -> Result<String> { anyhow::bail!("broken") })
-            .expect_err("it fails");
+        steps.run("first", || Ok("done")).expect("the step succeeds");
+        steps.run("second", || -> Result<String> { anyhow::bail!("broken") }).expect_err("it fails");
         let summary = steps.summary();
-        assert_eq!(
-            summary,
-            "  first     0.0 s\n  second    0.0 s\n  total     0.0 s\n"
-        );
+        assert_eq!(summary, "  first     0.0 s\n  second    0.0 s\n  total     0.0 s\n");
     }
 }

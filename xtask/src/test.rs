@@ -50,19 +50,11 @@ pub(crate) fn test(options: &Options, steps: &mut Steps) -> Result<()> {
         lint::lint(steps)?;
     }
     build::flowgate(steps)?;
-    let _lock = if options.quick {
-        None
-    } else {
-        Some(only_run()?)
-    };
+    let _lock = if options.quick { None } else { Some(only_run()?) };
     if !options.quick {
         steps.run("leftovers of killed runs", leftovers::remove)?;
     }
-    let kernel_tests = if options.quick {
-        Vec::new()
-    } else {
-        kernel_tests()?
-    };
+    let kernel_tests = if options.quick { Vec::new() } else { kernel_tests()? };
     let (stages, filter) = plan(options.name.as_deref(), &kernel_tests);
     let mut count = Count::default();
     let mut failed = Vec::new();
@@ -89,15 +81,8 @@ fn plan<'a>(name: Option<&'a str>, kernel_tests: &[String]) -> (Vec<Stage>, Opti
         return (kernel_stages(&[file.to_owned()]), None);
     }
     let targets = ["--lib", "--bins"].map(str::to_owned).to_vec();
-    let host = Stage {
-        name: "host-level tests",
-        targets,
-        alone: false,
-    };
-    let stages = [host]
-        .into_iter()
-        .chain(kernel_stages(kernel_tests))
-        .collect();
+    let host = Stage { name: "host-level tests", targets, alone: false };
+    let stages = [host].into_iter().chain(kernel_stages(kernel_tests)).collect();
     (stages, name)
 }
 
@@ -109,19 +94,9 @@ fn kernel_stages(files: &[String]) -> Vec<Stage> {
             .filter(|file| file.starts_with("packet_") == of_packets)
             .map(|file| format!("--test={file}"))
             .collect();
-        (!targets.is_empty()).then_some(Stage {
-            name,
-            targets,
-            alone,
-        })
+        (!targets.is_empty()).then_some(Stage { name, targets, alone })
     };
-    [
-        stage("packet tests", false, true),
-        stage("network tests", true, false),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [stage("packet tests", false, true), stage("network tests", true, false)].into_iter().flatten().collect()
 }
 
 /// The names of the files in tests/tests.
@@ -172,14 +147,11 @@ fn run(
 
 /// What the test programs are told unless the user says otherwise.
 fn defaults(stage: &Stage, arguments: &[String], in_colour: bool) -> Vec<&'static str> {
-    [
-        ("--test-threads", "--test-threads=1", stage.alone),
-        ("--color", "--color=always", in_colour),
-    ]
-    .into_iter()
-    .filter(|(name, _, wanted)| *wanted && !arguments.iter().any(|own| own.starts_with(name)))
-    .map(|(_, argument, _)| argument)
-    .collect()
+    [("--test-threads", "--test-threads=1", stage.alone), ("--color", "--color=always", in_colour)]
+        .into_iter()
+        .filter(|(name, _, wanted)| *wanted && !arguments.iter().any(|own| own.starts_with(name)))
+        .map(|(_, argument, _)| argument)
+        .collect()
 }
 
 /// The sum of the lines `test result: ok. 3 passed; 0 failed; …`.
@@ -191,9 +163,8 @@ struct Count {
 
 impl Count {
     fn add(&mut self, line: &str) {
-        let Some((_, numbers)) = line
-            .strip_prefix("test result: ")
-            .and_then(|result| result.split_once(". "))
+        let Some((_, numbers)) =
+            line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
             return;
         };
@@ -216,8 +187,7 @@ fn only_run() -> Result<File> {
         Err(TryLockError::WouldBlock) => say("another test run is going on, waiting for its end"),
         Err(TryLockError::Error(error)) => bail!("cannot lock {}: {error}", path.display()),
     }
-    lock.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(lock)
 }
 
@@ -226,34 +196,20 @@ mod tests {
     use super::*;
 
     fn files() -> Vec<String> {
-        ["cli_errors", "net_drain", "packet_v4", "packet_v6"]
-            .map(str::to_owned)
-            .to_vec()
+        ["cli_errors", "net_drain", "packet_v4", "packet_v6"].map(str::to_owned).to_vec()
     }
 
     fn stage(name: &'static str, targets: &[&str], alone: bool) -> Stage {
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        Stage {
-            name,
-            targets,
-            alone,
-        }
+        Stage { name, targets, alone }
     }
 
     #[test]
     fn everything_in_three_stages() {
         let expected = vec![
             stage("host-level tests", &["--lib", "--bins"], false),
-            stage(
-                "packet tests",
-                &["--test=packet_v4", "--test=packet_v6"],
-                false,
-            ),
-            stage(
-                "network tests",
-                &["--test=cli_errors", "--test=net_drain"],
-                true,
-            ),
+            stage("packet tests", &["--test=packet_v4", "--test=packet_v6"], false),
+            stage("network tests", &["--test=cli_errors", "--test=net_drain"], true),
         ];
         assert_eq!(plan(None, &files()), (expected, None));
     }
@@ -285,33 +241,21 @@ mod tests {
         ] {
             count.add(line);
         }
-        assert_eq!(
-            count,
-            Count {
-                passed: 40,
-                failed: 2
-            }
-        );
+        assert_eq!(count, Count { passed: 40, failed: 2 });
     }
 
     #[test]
     fn the_users_own_arguments_win() {
         let alone = stage("network tests", &[], true);
         let own = ["--test-threads=4".to_owned()];
-        assert_eq!(
-            defaults(&alone, &[], true),
-            ["--test-threads=1", "--color=always"]
-        );
+        assert_eq!(defaults(&alone, &[], true), ["--test-threads=1", "--color=always"]);
         assert_eq!(defaults(&alone, &own, true), ["--color=always"]);
         assert!(defaults(&stage("packet tests", &[], false), &[], false).is_empty());
     }
 
     #[test]
     fn only_rust_files_are_tests() {
-        assert_eq!(
-            test_name(Path::new("tests/net_drain.rs")).as_deref(),
-            Some("net_drain")
-        );
+        assert_eq!(test_name(Path::new("tests/net_drain.rs")).as_deref(), Some("net_drain"));
         assert_eq!(test_name(Path::new("tests/README.md")), None);
         assert_eq!(test_name(Path::new("tests/common")), None);
     }

@@ -56,10 +56,7 @@ pub(crate) fn ensure() -> Result<Toolchain> {
         return Ok(found);
     }
     if packages::has_apt() && debian_has_it()? {
-        packages::install(
-            &DEBIAN_PACKAGES,
-            "no Rust toolchain here compiles for bpfel-unknown-none",
-        )?;
+        packages::install(&DEBIAN_PACKAGES, "no Rust toolchain here compiles for bpfel-unknown-none")?;
     } else if process::find("rustup").is_some() {
         install_nightly()?;
     } else {
@@ -82,17 +79,10 @@ fn find_nightly() -> Option<Toolchain> {
     let list = process::probe(Command::new("rustup").args(["toolchain", "list"]))?;
     nightlies(&list).find_map(|name| {
         let rustc = |arguments: &[&str]| {
-            process::probe(
-                Command::new("rustup")
-                    .args(["run", name, "rustc"])
-                    .args(arguments),
-            )
+            process::probe(Command::new("rustup").args(["run", name, "rustc"]).args(arguments))
         };
         let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?.trim_end());
-        if !sysroot
-            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-            .exists()
-        {
+        if !sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists() {
             return None;
         }
         let version = Version::parse(&rustc(&["-vV"])?)?;
@@ -103,22 +93,14 @@ fn find_nightly() -> Option<Toolchain> {
             ));
             return None;
         }
-        let kind = Kind::BuildStd {
-            name: name.to_owned(),
-        };
-        Some(Toolchain {
-            kind,
-            sysroot,
-            release: version.release,
-        })
+        let kind = Kind::BuildStd { name: name.to_owned() };
+        Some(Toolchain { kind, sysroot, release: version.release })
     })
 }
 
 /// The names of nightly toolchains in the output of `rustup toolchain list`.
 fn nightlies(list: &str) -> impl Iterator<Item = &str> {
-    list.lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| name.starts_with("nightly"))
+    list.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| name.starts_with("nightly"))
 }
 
 fn find_debian() -> Option<Toolchain> {
@@ -128,23 +110,14 @@ fn find_debian() -> Option<Toolchain> {
     let usable = packages::parse_version(&version.release)? >= DEBIAN_RUSTC_MIN
         && version.llvm_major == LLVM_MAJOR
         && sysroot.join("lib/rustlib/bpfel-unknown-none/lib").is_dir();
-    let kind = Kind::Prebuilt {
-        rustc: DEBIAN_RUSTC.into(),
-    };
-    usable.then_some(Toolchain {
-        kind,
-        sysroot,
-        release: version.release,
-    })
+    let kind = Kind::Prebuilt { rustc: DEBIAN_RUSTC.into() };
+    usable.then_some(Toolchain { kind, sysroot, release: version.release })
 }
 
 /// Older releases of Debian and Ubuntu have these packages too old, or not at all.
 fn debian_has_it() -> Result<bool> {
-    let new_enough = || {
-        DEBIAN_PACKAGES
-            .iter()
-            .all(|package| packages::candidate(package) >= Some(DEBIAN_RUSTC_MIN))
-    };
+    let new_enough =
+        || DEBIAN_PACKAGES.iter().all(|package| packages::candidate(package) >= Some(DEBIAN_RUSTC_MIN));
     if !new_enough() && process::is_root() {
         packages::update()?;
     }
@@ -174,10 +147,7 @@ impl Version {
     fn parse(verbose: &str) -> Option<Self> {
         let field = |name| verbose.lines().find_map(|line| line.strip_prefix(name));
         let (llvm_major, _) = packages::parse_version(field("LLVM version: ")?)?;
-        Some(Self {
-            release: field("release: ")?.to_owned(),
-            llvm_major,
-        })
+        Some(Self { release: field("release: ")?.to_owned(), llvm_major })
     }
 }
 
@@ -190,31 +160,17 @@ pub(crate) fn llvm_library(sysroot: &Path) -> Option<PathBuf> {
         .into_iter()
         .chain(multiarch)
         .flat_map(|dir| files(&dir))
-        .find(|file| {
-            file.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(is_our_llvm)
-        })
+        .find(|file| file.file_name().and_then(|name| name.to_str()).is_some_and(is_our_llvm))
 }
 
 fn is_our_llvm(name: &str) -> bool {
-    [
-        format!("libLLVM-{LLVM_MAJOR}"),
-        format!("libLLVM.so.{LLVM_MAJOR}"),
-    ]
-    .iter()
-    .any(|start| {
-        name.strip_prefix(start.as_str())
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    [format!("libLLVM-{LLVM_MAJOR}"), format!("libLLVM.so.{LLVM_MAJOR}")].iter().any(|start| {
+        name.strip_prefix(start.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     })
 }
 
 fn files(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn ends_with(path: &Path, end: &str) -> bool {
@@ -231,10 +187,7 @@ mod tests {
                     nightly-x86_64-unknown-linux-gnu\n\
                     nightly-2026-05-20-x86_64-unknown-linux-gnu (override)\n\
                     1.95.0-x86_64-unknown-linux-gnu\n";
-        let expected = [
-            "nightly-x86_64-unknown-linux-gnu",
-            "nightly-2026-05-20-x86_64-unknown-linux-gnu",
-        ];
+        let expected = ["nightly-x86_64-unknown-linux-gnu", "nightly-2026-05-20-x86_64-unknown-linux-gnu"];
         assert_eq!(nightlies(list).collect::<Vec<_>>(), expected);
         assert_eq!(nightlies("no installed toolchains\n").count(), 0);
     }
@@ -243,10 +196,7 @@ mod tests {
     fn reads_rustc_versions() {
         let verbose = "rustc 1.96.0\nbinary: rustc\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         let version = Version::parse(verbose).expect("both fields are there");
-        assert_eq!(
-            (version.release.as_str(), version.llvm_major),
-            ("1.96.0", 22)
-        );
+        assert_eq!((version.release.as_str(), version.llvm_major), ("1.96.0", 22));
         assert!(Version::parse("rustc 1.96.0\n").is_none());
     }
 

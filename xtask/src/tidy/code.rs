@@ -92,24 +92,18 @@ fn raw_string_length(text: &str) -> Option<usize> {
     }
     let end = format!("\"{}", &text[hashes_at..quote_at]);
     let body_at = quote_at + 1;
-    Some(
-        text[body_at..]
-            .find(&end)
-            .map_or(text.len(), |at| body_at + at + end.len()),
-    )
+    Some(text[body_at..].find(&end).map_or(text.len(), |at| body_at + at + end.len()))
 }
 
 /// Where a word begins: not within a longer name.
 pub(super) fn words_at<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let end = at + word.len();
-            let goes_on_before = word.starts_with(is_name) && code[..at].ends_with(is_name);
-            let goes_on_after = word.ends_with(is_name) && code[end..].starts_with(is_name);
-            !goes_on_before && !goes_on_after
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let end = at + word.len();
+        let goes_on_before = word.starts_with(is_name) && code[..at].ends_with(is_name);
+        let goes_on_after = word.ends_with(is_name) && code[end..].starts_with(is_name);
+        !goes_on_before && !goes_on_after
+    })
 }
 
 /// The number of the line, from 1.
@@ -126,8 +120,7 @@ pub(super) fn tests_at(code: &str) -> usize {
 }
 
 fn opens_a_block(item: &str) -> bool {
-    item.find(['{', ';'])
-        .is_some_and(|at| item[at..].starts_with('{'))
+    item.find(['{', ';']).is_some_and(|at| item[at..].starts_with('{'))
 }
 
 #[cfg(test)]
@@ -156,10 +149,7 @@ mod tests {
     fn words_are_whole() {
         let code = "use aya::maps; ayatollah; xaya; aya_log; aya";
         assert_eq!(words_at(code, "aya").collect::<Vec<_>>(), [4, 41]);
-        assert_eq!(
-            words_at("my_todo!() todo!()", "todo!").collect::<Vec<_>>(),
-            [11]
-        );
+        assert_eq!(words_at("my_todo!() todo!()", "todo!").collect::<Vec<_>>(), [11]);
         assert_eq!(words_at("crate::flow_table", "crate::flow").count(), 0);
     }
 
@@ -167,11 +157,7 @@ mod tests {
     fn finds_where_tests_begin() {
         let code = "fn a() {}\n#[cfg(test)]\nmod tests {\n}\n";
         assert_eq!(line_at(code, tests_at(code)), 2);
-        for without in [
-            "fn a() {}",
-            "#[cfg(test)]\nmod tests;\nfn a() {}",
-            "#[cfg(test)]\nfn a() {}",
-        ] {
+        for without in ["fn a() {}", "#[cfg(test)]\nmod tests;\nfn a() {}", "#[cfg(test)]\nfn a() {}"] {
             assert_eq!(tests_at(without), without.len(), "{without}");
         }
     }

@@ -8,30 +8,17 @@ use std::{
 use super::{Violation, rules::REQUIRED};
 
 /// Where paths named in prose begin.
-const TOP_DIRS: [&str; 5] = [
-    "lb-common/",
-    "lb-ebpf/",
-    "lb-userspace/",
-    "tests/",
-    "xtask/",
-];
+const TOP_DIRS: [&str; 5] = ["lb-common/", "lb-ebpf/", "lb-userspace/", "tests/", "xtask/"];
 
 pub(super) fn check_presence(root: &Path) -> Vec<Violation> {
     REQUIRED
         .iter()
-        .flat_map(|(file, phrases)| {
-            missing(file, phrases, fs::read_to_string(root.join(file)).ok())
-        })
+        .flat_map(|(file, phrases)| missing(file, phrases, fs::read_to_string(root.join(file)).ok()))
         .collect()
 }
 
 fn missing(file: &str, phrases: &[&str], text: Option<String>) -> Vec<Violation> {
-    let violation = |advice| Violation {
-        file: file.to_owned(),
-        line: 1,
-        rule: "required",
-        advice,
-    };
+    let violation = |advice| Violation { file: file.to_owned(), line: 1, rule: "required", advice };
     let Some(text) = text else {
         return vec![violation("this file must be there: add it".to_owned())];
     };
@@ -48,20 +35,14 @@ pub(super) fn check(file: &str, text: &str, exists: impl Fn(&Path) -> bool) -> V
     let mut found = Vec::new();
     for (line, text) in prose(text) {
         let links = links(text).map(|target| (target, normal(&dir.join(target))));
-        let named = named_paths(text)
-            .filter(|_| file == "ARCHITECTURE.md")
-            .map(|path| (path, PathBuf::from(path)));
-        found.extend(
-            links
-                .chain(named)
-                .filter(|(_, path)| !exists(path))
-                .map(|(target, _)| Violation {
-                    file: file.to_owned(),
-                    line,
-                    rule: "dead-link",
-                    advice: format!("`{target}` does not exist: correct or remove it"),
-                }),
-        );
+        let named =
+            named_paths(text).filter(|_| file == "ARCHITECTURE.md").map(|path| (path, PathBuf::from(path)));
+        found.extend(links.chain(named).filter(|(_, path)| !exists(path)).map(|(target, _)| Violation {
+            file: file.to_owned(),
+            line,
+            rule: "dead-link",
+            advice: format!("`{target}` does not exist: correct or remove it"),
+        }));
     }
     found
 }
@@ -90,9 +71,7 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
 fn named_paths(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2).filter(|name| {
         TOP_DIRS.iter().any(|dir| name.starts_with(dir))
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c))
             && !name.contains("...")
     })
 }
@@ -117,41 +96,19 @@ mod tests {
     use super::*;
 
     fn dead(file: &str, text: &str) -> Vec<usize> {
-        let there = [
-            "README.md",
-            "docs/a.md",
-            "lb-ebpf/src",
-            "lb-ebpf/src/main.rs",
-        ];
-        check(file, text, |path| {
-            there.iter().any(|file| Path::new(file) == path)
-        })
-        .iter()
-        .map(|violation| violation.line)
-        .collect()
+        let there = ["README.md", "docs/a.md", "lb-ebpf/src", "lb-ebpf/src/main.rs"];
+        check(file, text, |path| there.iter().any(|file| Path::new(file) == path))
+            .iter()
+            .map(|violation| violation.line)
+            .collect()
     }
 
     #[test]
     fn links_lead_somewhere() {
-        assert_eq!(
-            dead(
-                "README.md",
-                "[a](docs/a.md) [b](docs/a.md#part)\n[c](docs/c.md)"
-            ),
-            [2]
-        );
+        assert_eq!(dead("README.md", "[a](docs/a.md) [b](docs/a.md#part)\n[c](docs/c.md)"), [2]);
         assert_eq!(dead("docs/a.md", "[up](../README.md) [no](README.md)"), [1]);
-        assert_eq!(
-            dead("README.md", "[w](https://a.b/c) [m](mailto:a@b) [h](#here)"),
-            []
-        );
-        assert_eq!(
-            dead(
-                "README.md",
-                "```\n[c](docs/c.md)\n```\n[c](docs/c.md \"title\")"
-            ),
-            [4]
-        );
+        assert_eq!(dead("README.md", "[w](https://a.b/c) [m](mailto:a@b) [h](#here)"), []);
+        assert_eq!(dead("README.md", "```\n[c](docs/c.md)\n```\n[c](docs/c.md \"title\")"), [4]);
     }
 
     #[test]
@@ -170,10 +127,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(advice(None), ["this file must be there: add it"]);
-        assert_eq!(
-            advice(Some("nothing")),
-            ["must name `cargo xtask demo`: say what it does"]
-        );
+        assert_eq!(advice(Some("nothing")), ["must name `cargo xtask demo`: say what it does"]);
         assert_eq!(advice(Some("run `cargo xtask demo`")), Vec::<String>::new());
     }
 }

@@ -18,10 +18,7 @@ pub(super) fn check(file: &str, manifest: &str) -> Vec<Violation> {
             rule: "crate-order",
             advice: match allowed {
                 [] => format!("`{name}`: this crate depends on none of ours"),
-                _ => format!(
-                    "`{name}`: of ours this crate may only use {}",
-                    allowed.join(", ")
-                ),
+                _ => format!("`{name}`: of ours this crate may only use {}", allowed.join(", ")),
             },
         })
         .collect()
@@ -55,13 +52,7 @@ fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
 /// The NAME of `package = "NAME"`.
 fn renamed(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("package")?;
-    after
-        .trim_start()
-        .strip_prefix('=')?
-        .trim_start()
-        .strip_prefix('"')?
-        .split('"')
-        .next()
+    after.trim_start().strip_prefix('=')?.trim_start().strip_prefix('"')?.split('"').next()
 }
 
 #[cfg(test)]
@@ -98,12 +89,7 @@ lb-common = \"1\"
                 (14, "lb-common"),
             ]
         );
-        let lines = |file| {
-            check(file, manifest)
-                .iter()
-                .map(|v| v.line)
-                .collect::<Vec<_>>()
-        };
+        let lines = |file| check(file, manifest).iter().map(|v| v.line).collect::<Vec<_>>();
         assert_eq!(lines("lb-userspace/Cargo.toml"), [7, 8, 10]);
         assert_eq!(lines("lb-common/Cargo.toml"), [7, 8, 10, 14]);
         assert_eq!(lines("elsewhere/Cargo.toml"), Vec::<usize>::new());

@@ -28,11 +28,7 @@ struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}: {}",
-            self.file, self.line, self.rule, self.advice
-        )
+        write!(f, "{}:{}: {}: {}", self.file, self.line, self.rule, self.advice)
     }
 }
 
@@ -65,8 +61,7 @@ fn files_below(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut dirs = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {
-        let entries =
-            fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        let entries = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
             let name = entry.file_name();
@@ -100,10 +95,7 @@ mod tests {
             rule: "file-length",
             advice: "split it".to_owned(),
         };
-        assert_eq!(
-            violation.to_string(),
-            "lb-common/src/lib.rs:7: file-length: split it"
-        );
+        assert_eq!(violation.to_string(), "lb-common/src/lib.rs:7: file-length: split it");
     }
 
     #[test]

@@ -105,14 +105,8 @@ pub(super) const BANS: &[Ban] = &[
 ];
 
 /// All our packages. A crate may depend on those listed for it, and on no other of ours.
-pub(super) const PACKAGES: &[&str] = &[
-    "flowgate",
-    "flowgate-tests",
-    "lb-common",
-    "lb-ebpf",
-    "lb-userspace",
-    "xtask",
-];
+pub(super) const PACKAGES: &[&str] =
+    &["flowgate", "flowgate-tests", "lb-common", "lb-ebpf", "lb-userspace", "xtask"];
 
 pub(super) const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("lb-common/Cargo.toml", &[]),

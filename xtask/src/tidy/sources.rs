@@ -48,16 +48,11 @@ fn banned(ban: &Ban, file: &str, code: &str) -> Vec<Found> {
     // Once a line and word: most are found both in a `use` and in its path.
     let mut lines = BTreeSet::new();
     for word in ban.words {
-        let in_uses = used
-            .iter()
-            .filter(|(_, path)| words_at(path, word).next().is_some());
+        let in_uses = used.iter().filter(|(_, path)| words_at(path, word).next().is_some());
         let places = words_at(code, word).chain(in_uses.map(|(at, _)| *at));
         lines.extend(places.map(|at| (line_at(code, at), *word)));
     }
-    lines
-        .into_iter()
-        .map(|(line, word)| (line, ban.rule, format!("`{word}`: {}", ban.advice)))
-        .collect()
+    lines.into_iter().map(|(line, word)| (line, ban.rule, format!("`{word}`: {}", ban.advice))).collect()
 }
 
 fn too_long(source: &str) -> Option<Found> {
@@ -73,11 +68,7 @@ fn without_reason(code: &str) -> Vec<Found> {
         .iter()
         .flat_map(|word| words_at(code, word).map(move |at| (at, *word)))
         .filter(|(at, word)| is_attribute(code, *at) && code[at + word.len()..].starts_with('('))
-        .filter(|(at, _)| {
-            words_at(parenthesised(&code[*at..]), "reason")
-                .next()
-                .is_none()
-        })
+        .filter(|(at, _)| words_at(parenthesised(&code[*at..]), "reason").next().is_none())
         .map(|(at, word)| {
             let advice = format!("say why: #[{word}(…, reason = \"…\")]");
             (line_at(code, at), "lint-reason", advice)
@@ -88,10 +79,7 @@ fn without_reason(code: &str) -> Vec<Found> {
 /// Whether an attribute is open here: `#[…` or `#![…`, `cfg_attr` included.
 fn is_attribute(code: &str, at: usize) -> bool {
     let before = &code[..at];
-    before
-        .rfind("#[")
-        .max(before.rfind("#!["))
-        .is_some_and(|open| !before[open..].contains(']'))
+    before.rfind("#[").max(before.rfind("#![")).is_some_and(|open| !before[open..].contains(']'))
 }
 
 /// Up to the parenthesis that closes the first one.
@@ -119,8 +107,7 @@ fn undocumented_unsafe(source: &str, code: &str) -> Vec<Found> {
         .into_iter()
         .filter(|&line| !is_documented(&source, &code_lines, line - 1))
         .map(|line| {
-            let advice =
-                "say above it what makes it sound: `// SAFETY: …`, or a `# Safety` section";
+            let advice = "say above it what makes it sound: `// SAFETY: …`, or a `# Safety` section";
             (line, "unsafe-comment", advice.to_owned())
         })
         .collect()
@@ -129,9 +116,9 @@ fn undocumented_unsafe(source: &str, code: &str) -> Vec<Found> {
 /// Not `#[unsafe(no_mangle)]`, and not the type `unsafe fn(…)`.
 fn is_block_or_item(after: &str) -> bool {
     let after = after.trim_start();
-    let function = after.strip_prefix("extern").map_or(after, |abi| {
-        abi.trim_start_matches(|c: char| c.is_whitespace() || c == '"')
-    });
+    let function = after
+        .strip_prefix("extern")
+        .map_or(after, |abi| abi.trim_start_matches(|c: char| c.is_whitespace() || c == '"'));
     match function.strip_prefix("fn") {
         Some(name) => !name.trim_start().starts_with('('),
         None => !after.starts_with('('),
@@ -175,73 +162,26 @@ mod tests {
     use super::*;
 
     fn found(file: &str, source: &str) -> Vec<(usize, &'static str)> {
-        check(file, source)
-            .into_iter()
-            .map(|found| (found.line, found.rule))
-            .collect()
+        check(file, source).into_iter().map(|found| (found.line, found.rule)).collect()
     }
 
     #[test]
     fn bans_hold_where_they_should() {
         for (file, source, expected) in [
-            (
-                "lb-common/src/lib.rs",
-                "use flowgate::model;",
-                vec![(1, "crate-order")],
-            ),
-            (
-                "lb-userspace/src/api.rs",
-                "use aya::maps::Array;",
-                vec![(1, "aya-in-datapath")],
-            ),
-            (
-                "lb-userspace/src/api.rs",
-                "\nlet e: aya_obj::Error;",
-                vec![(2, "aya-in-datapath")],
-            ),
-            (
-                "lb-userspace/src/datapath/maps.rs",
-                "use aya::maps::Array;",
-                vec![],
-            ),
+            ("lb-common/src/lib.rs", "use flowgate::model;", vec![(1, "crate-order")]),
+            ("lb-userspace/src/api.rs", "use aya::maps::Array;", vec![(1, "aya-in-datapath")]),
+            ("lb-userspace/src/api.rs", "\nlet e: aya_obj::Error;", vec![(2, "aya-in-datapath")]),
+            ("lb-userspace/src/datapath/maps.rs", "use aya::maps::Array;", vec![]),
             ("lb-userspace/src/main.rs", "use flowgate::cli;", vec![]),
-            (
-                "lb-userspace/src/model/id.rs",
-                "use std::{\n  fs,\n};",
-                vec![(2, "pure")],
-            ),
+            ("lb-userspace/src/model/id.rs", "use std::{\n  fs,\n};", vec![(2, "pure")]),
             ("lb-userspace/src/model/id.rs", "use std::fmt;", vec![]),
-            (
-                "lb-userspace/src/health/fsm.rs",
-                "let now = Instant::now();",
-                vec![(1, "pure")],
-            ),
-            (
-                "lb-userspace/src/health/probe.rs",
-                "let now = Instant::now();",
-                vec![],
-            ),
-            (
-                "lb-ebpf/src/forward/nat.rs",
-                "use crate::{packet, maps};",
-                vec![(1, "forward-without-maps")],
-            ),
-            (
-                "lb-ebpf/src/select/mod.rs",
-                "crate::packet::parse();",
-                vec![(1, "select-without-packets")],
-            ),
+            ("lb-userspace/src/health/fsm.rs", "let now = Instant::now();", vec![(1, "pure")]),
+            ("lb-userspace/src/health/probe.rs", "let now = Instant::now();", vec![]),
+            ("lb-ebpf/src/forward/nat.rs", "use crate::{packet, maps};", vec![(1, "forward-without-maps")]),
+            ("lb-ebpf/src/select/mod.rs", "crate::packet::parse();", vec![(1, "select-without-packets")]),
             ("tests/src/lib.rs", "todo!()", vec![(1, "unfinished")]),
-            (
-                "tests/src/lib.rs",
-                "// todo!()\nlet x = \"todo!()\";",
-                vec![],
-            ),
-            (
-                "tests/tests/net.rs",
-                "#[test]\n#[ignore = \"slow\"]",
-                vec![(2, "ignored-test")],
-            ),
+            ("tests/src/lib.rs", "// todo!()\nlet x = \"todo!()\";", vec![]),
+            ("tests/tests/net.rs", "#[test]\n#[ignore = \"slow\"]", vec![(2, "ignored-test")]),
         ] {
             assert_eq!(found(file, source), expected, "{file}: {source}");
         }
@@ -251,20 +191,14 @@ mod tests {
     fn tests_of_pure_code_may_have_a_clock() {
         let source = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { Instant::now(); } }\n";
         assert_eq!(found("lb-userspace/src/ring/table.rs", source), []);
-        assert_eq!(
-            found("lb-userspace/src/ring/tests.rs", "Instant::now();"),
-            []
-        );
+        assert_eq!(found("lb-userspace/src/ring/tests.rs", "Instant::now();"), []);
     }
 
     #[test]
     fn long_files_are_split() {
         let fits = "\n".repeat(FILE_LINES_MAX);
         assert_eq!(found("tests/tests/a.rs", &fits), []);
-        assert_eq!(
-            found("tests/tests/a.rs", &(fits + "\n")),
-            [(501, "file-length")]
-        );
+        assert_eq!(found("tests/tests/a.rs", &(fits + "\n")), [(501, "file-length")]);
     }
 
     #[test]
@@ -272,14 +206,8 @@ mod tests {
         for (source, expected) in [
             ("#[allow(dead_code)]", vec![(1, "lint-reason")]),
             ("#![expect(dead_code)]", vec![(1, "lint-reason")]),
-            (
-                "#[cfg_attr(test, allow(dead_code))]",
-                vec![(1, "lint-reason")],
-            ),
-            (
-                "#[expect(\n    dead_code,\n    reason = \"later\"\n)]",
-                vec![],
-            ),
+            ("#[cfg_attr(test, allow(dead_code))]", vec![(1, "lint-reason")]),
+            ("#[expect(\n    dead_code,\n    reason = \"later\"\n)]", vec![]),
             ("value.expect(\"it is there\")", vec![]),
             ("#[test]\nfn a() { b.expect(c) }", vec![]),
         ] {
@@ -300,22 +228,10 @@ mod tests {
             ("let f: unsafe extern \"C\" fn(u32) = g;", vec![]),
             ("// unsafe { a() }", vec![]),
             ("unsafe { a() } // SAFETY: a is fine", vec![]),
-            (
-                "// SAFETY: a is fine\n#[inline]\nlet x =\n    unsafe { a() };",
-                vec![],
-            ),
-            (
-                "/// # Safety\n///\n/// Never twice.\npub unsafe fn a() {}",
-                vec![],
-            ),
-            (
-                "// SAFETY: b\nb();\nunsafe { a() }",
-                vec![(3, "unsafe-comment")],
-            ),
-            (
-                "// SAFETY: b\n\nunsafe { a() }",
-                vec![(3, "unsafe-comment")],
-            ),
+            ("// SAFETY: a is fine\n#[inline]\nlet x =\n    unsafe { a() };", vec![]),
+            ("/// # Safety\n///\n/// Never twice.\npub unsafe fn a() {}", vec![]),
+            ("// SAFETY: b\nb();\nunsafe { a() }", vec![(3, "unsafe-comment")]),
+            ("// SAFETY: b\n\nunsafe { a() }", vec![(3, "unsafe-comment")]),
         ] {
             assert_eq!(found("lb-ebpf/src/a.rs", source), expected, "{source}");
         }

@@ -11,9 +11,7 @@ pub(super) fn used_paths(code: &str) -> Vec<(usize, String)> {
         if !code[start..].starts_with(char::is_whitespace) {
             continue;
         }
-        let end = code[start..]
-            .find(';')
-            .map_or(code.len(), |length| start + length);
+        let end = code[start..].find(';').map_or(code.len(), |length| start + length);
         flatten(&code[start..end], start, "", &mut paths);
     }
     paths
@@ -58,21 +56,10 @@ mod tests {
     fn groups_are_written_out() {
         assert_eq!(paths("use std::fs;"), ["std::fs"]);
         assert_eq!(
-            paths(
-                "pub use std::{\n    fs,\n    io::{self, Read as R},\n    time::Instant,\n};\nuse a::*;"
-            ),
-            [
-                "std::fs",
-                "std::io::self",
-                "std::io::Read as R",
-                "std::time::Instant",
-                "a::*"
-            ]
+            paths("pub use std::{\n    fs,\n    io::{self, Read as R},\n    time::Instant,\n};\nuse a::*;"),
+            ["std::fs", "std::io::self", "std::io::Read as R", "std::time::Instant", "a::*"]
         );
-        assert_eq!(
-            paths("fn reuse() -> impl Sized + use<> {}"),
-            Vec::<String>::new()
-        );
+        assert_eq!(paths("fn reuse() -> impl Sized + use<> {}"), Vec::<String>::new());
     }
 
     #[test]
