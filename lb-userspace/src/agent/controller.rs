@@ -246,7 +246,7 @@ impl Controller {
             }
             Command::BackendReset(service, backend, to) => reply!(to, self.backend_reset(&service, backend)),
             Command::BackendRemove(service, backend, to) => {
-                reply!(to, self.backend_remove(&service, backend))
+                reply!(to, self.backend_remove(&service, backend));
             }
             Command::ConfigReload(to) => reply!(to, self.reload()),
             Command::ConfigShow(to) => reply!(to, Ok(self.config_text())),

@@ -84,15 +84,17 @@ impl<T: Shared> Memory<T> {
     /// The aligned word at `offset` bytes of a value.
     pub(super) fn word(&self, index: usize, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= size_of::<T>(), "offset {offset}");
+        let word = self.at(index).cast::<u8>().wrapping_add(offset).cast();
         // SAFETY: inside the value and aligned by the check above; both sides access it by whole words only.
-        unsafe { AtomicU64::from_ptr(self.at(index).cast::<u8>().add(offset).cast()) }
+        unsafe { AtomicU64::from_ptr(word) }
     }
 
     /// The aligned half-word at `offset` bytes of a value.
     pub(super) fn half(&self, index: usize, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= size_of::<T>(), "offset {offset}");
+        let half = self.at(index).cast::<u8>().wrapping_add(offset).cast();
         // SAFETY: as in `word`.
-        unsafe { AtomicU32::from_ptr(self.at(index).cast::<u8>().add(offset).cast()) }
+        unsafe { AtomicU32::from_ptr(half) }
     }
 
     /// Makes everything written so far visible before what follows.

@@ -136,23 +136,3 @@ proptest! {
         prop_assert!(moved <= 0.1, "{moved}");
     }
 }
-
-/// `cargo test --release -p flowgate --lib ring -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement: run it in release"]
-fn time_of_a_large_ring() {
-    for (count, weight) in [(10, 10), (100, 10), (600, 10), (1000, 10), (1000, 0)] {
-        let weights: Vec<u16> =
-            (0..count).map(|at| if weight == 0 { at % 1000 + 1 } else { weight }).collect();
-        let all = members(&weights);
-        for size in [size(all.len()), 65_537] {
-            let mut best = std::time::Duration::MAX;
-            for _ in 0..20 {
-                let begin = std::time::Instant::now();
-                std::hint::black_box(build(std::hint::black_box(&all), size));
-                best = best.min(begin.elapsed());
-            }
-            println!("{count} backends, weight {weight}, {size} slots: {best:?}");
-        }
-    }
-}
