@@ -11,9 +11,7 @@ use lb_common::{
     service::PROTOCOL_TCP,
 };
 
-use crate::{
-    backend::BackendRef, clock, globals, packet::Packet, select::maglev, service::ServiceRef,
-};
+use crate::{backend::BackendRef, clock, globals, packet::Packet, select::maglev, service::ServiceRef};
 
 /// A client's packet, as the tables of flows are asked about it: plain memory, handed to functions of their own.
 #[repr(C)]
@@ -37,7 +35,8 @@ impl Arrival {
     pub const NOWHERE: u32 = u32::MAX;
 
     /// Nothing is known yet.
-    pub const UNKNOWN: Self = Self { packet: Packet::UNKNOWN, hash: 0, slot: Self::NOWHERE, service: 0, now: 0 };
+    pub const UNKNOWN: Self =
+        Self { packet: Packet::UNKNOWN, hash: 0, slot: Self::NOWHERE, service: 0, now: 0 };
 
     /// Completes what there is to know of a client's packet for a service.
     #[inline(always)]

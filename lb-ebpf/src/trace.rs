@@ -10,6 +10,12 @@ use crate::globals;
 #[inline(always)]
 pub fn fate(ctx: &XdpContext, bytes: usize, reason: Reason) {
     if globals::debug_packets() {
-        debug!(ctx, "interface slot {}: {} bytes, reason {}", globals::interface_slot(), bytes, reason as u32);
+        debug!(
+            ctx,
+            "interface slot {}: {} bytes, reason {}",
+            globals::interface_slot(),
+            bytes,
+            reason as u32
+        );
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::BufRead as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     thread,

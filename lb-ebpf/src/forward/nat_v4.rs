@@ -7,8 +7,7 @@ use network_types::ip::Ipv4Hdr;
 /// (RFC 9293, 3.1), must be changed by.
 #[inline(always)]
 pub fn readdress(header: &mut Ipv4Hdr, source: [u8; 4], destination: [u8; 4]) -> Delta {
-    let addresses =
-        Delta::NONE.change32(header.src_addr, source).change32(header.dst_addr, destination);
+    let addresses = Delta::NONE.change32(header.src_addr, source).change32(header.dst_addr, destination);
     let old_hops = [header.ttl, header.proto];
     let new_hops = [header.ttl.wrapping_sub(1), header.proto];
     header.src_addr = source;

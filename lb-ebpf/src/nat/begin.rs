@@ -71,7 +71,8 @@ fn choose_slot(arrival: &Arrival, key: u64) -> Result<ForwardSlot, Reason> {
     let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
     let second = NAT_FLOWS.get_ptr_mut(second_index).ok_or(Reason::BadState)?;
     // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
-    let (one, two) = unsafe { (Vacancy::of(&(*first).values, arrival.now), Vacancy::of(&(*second).values, arrival.now)) };
+    let (one, two) =
+        unsafe { (Vacancy::of(&(*first).values, arrival.now), Vacancy::of(&(*second).values, arrival.now)) };
     if two.better_than(one) {
         Ok(ForwardSlot::new(second, second_index, two.slot as usize))
     } else {
@@ -102,7 +103,9 @@ fn release_reply(value: NatValue, own_protocol: u8) {
     let Some(source) = backend::source(value.source()) else { return };
     // The protocol of the flow that is pushed out is its service's.
     let protocol = ServiceRef::at(backend.service()).map_or(own_protocol, |service| service.protocol());
-    let Some(entry) = reply_at(backend.addr(), backend.port(), source, value.port(), protocol) else { return };
+    let Some(entry) = reply_at(backend.addr(), backend.port(), source, value.port(), protocol) else {
+        return;
+    };
     // SAFETY: words of a map's value.
     unsafe {
         let word = atomic::read(&raw const (*entry).word);

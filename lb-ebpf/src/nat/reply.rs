@@ -33,7 +33,8 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
         return None;
     }
     let destination = &packet.destination;
-    let index = reply_index(&packet.source, packet.source_port, &destination.addr, port, destination.protocol);
+    let index =
+        reply_index(&packet.source, packet.source_port, &destination.addr, port, destination.protocol);
     let entry = NAT_REPLIES.get_ptr_mut(index)?;
     // SAFETY: words of a map's value; the word is read again below.
     let (word, peer, client) = unsafe {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
-    time::Instant,
 };
 
 use crate::{
@@ -34,8 +33,6 @@ pub(super) struct Standing {
     pub(super) health: Health,
     /// Why it is not up, in words.
     pub(super) reason: String,
-    /// Since when it has this health.
-    pub(super) since: Option<Instant>,
     /// Where its packets leave, and by which slot.
     pub(super) next_hop: Option<(NextHop, u32)>,
     /// What is wrong with the way to it, whatever probes say.
@@ -111,45 +108,43 @@ impl Facts {
             (Err(problem), _) => (None, Some(problem), Vec::new()),
         };
         if let Some(problem) = &way_problem {
-            health = Health::Down;
-            reason.clone_from(problem);
+            health = if problem.pending { Health::Checking } else { Health::Down };
+            reason.clone_from(&problem.reason);
         }
         Standing {
             weight: entry.weight(backend),
             admin_state: entry.admin_state(backend),
             health,
             reason,
-            since: verdict.map(|event| event.at),
             next_hop,
-            way_problem,
+            way_problem: way_problem.map(|problem| problem.reason),
             sources,
         }
     }
 
     /// Where packets for an address leave, or why they cannot.
-    fn way(&self, mode: Mode, address: IpAddr) -> Result<(NextHop, u32), String> {
+    fn way(&self, mode: Mode, address: IpAddr) -> Result<(NextHop, u32), Unresolved> {
         let next_hop = match self.next_hops.get(&address) {
-            Some(Ok(next_hop)) => next_hop,
-            Some(Err(Unresolved(reason))) => return Err(reason.clone()),
-            None => return Err(format!("the next hop to {address} is not known yet")),
+            Some(known) => known.as_ref().map_err(Clone::clone)?,
+            None => return Err(Unresolved::pending(format!("the next hop to {address} is not known yet"))),
         };
         let interface = &next_hop.interface;
         let Some(slot) = self.slots.get(&next_hop.ifindex) else {
-            return Err(format!(
+            return Err(Unresolved::settled(format!(
                 "{address} is reached by {interface}, which Flowgate is not attached to: add \"{interface}\" to agent.interfaces and start the agent again"
-            ));
+            )));
         };
         if mode == Mode::Dsr && !next_hop.on_link {
-            return Err(format!(
+            return Err(Unresolved::settled(format!(
                 "{address} is behind the router {}, and dsr reaches only backends on the same network: use mode full-nat",
                 next_hop.gateway
-            ));
+            )));
         }
         Ok((next_hop.clone(), *slot))
     }
 
     /// The addresses that full-nat may speak to a backend from.
-    fn sources_towards(&self, desired: &Desired, next_hop: &NextHop) -> Result<Vec<IpAddr>, String> {
+    fn sources_towards(&self, desired: &Desired, next_hop: &NextHop) -> Result<Vec<IpAddr>, Unresolved> {
         let same_version = |address: &&IpAddr| address.is_ipv4() == next_hop.gateway.is_ipv4();
         let named: Vec<_> = self.sources.iter().filter(same_version).copied().collect();
         if !named.is_empty() {
@@ -157,13 +152,13 @@ impl Facts {
         }
         let interface = &next_hop.interface;
         match next_hop.source {
-            Some(source) if is_service_address(desired, source) => Err(format!(
+            Some(source) if is_service_address(desired, source) => Err(Unresolved::settled(format!(
                 "this machine would speak to it from {source}, which is a service's address, so that answers would not come back: keep it from being chosen with `ip address change {source} dev {interface} preferred_lft 0`, or name agent.source_addresses"
-            )),
+            ))),
             Some(source) => Ok(vec![source]),
-            None => Err(format!(
+            None => Err(Unresolved::settled(format!(
                 "{interface} has no address to speak to it from: give it one, or name agent.source_addresses"
-            )),
+            ))),
         }
     }
 }

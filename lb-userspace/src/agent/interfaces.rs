@@ -44,42 +44,42 @@ pub(super) struct Attachment {
 }
 
 impl Interfaces {
-    /// Attaches to every one of them; those of an earlier agent that are not named any more are released.
+    /// Looks for every one of them, before anything is made or changed.
     ///
     /// # Errors
-    /// One is not there, or refuses.
-    pub(super) async fn attach_all(
-        datapath: &mut Datapath,
-        settings: &[InterfaceSettings],
-    ) -> Result<Self, DatapathError> {
-        let mut interfaces = Self { list: Vec::new(), logs: JoinSet::new() };
+    /// One is not there.
+    pub(super) async fn find(settings: &[InterfaceSettings]) -> Result<Vec<Link>, DatapathError> {
         let links = links::all().await.map_err(|error| {
             DatapathError::Refused(format!("cannot list interfaces: {error}: run as root"))
         })?;
-        let find = |name: &str| links.iter().find(|link| link.name == name);
-        // All are looked for before one is attached, so that a typing error changes nothing.
-        for wanted in settings {
-            if find(&wanted.name).is_none() {
-                return Err(DatapathError::Refused(absent(&wanted.name, &links)));
-            }
-        }
+        let find = |wanted: &InterfaceSettings| {
+            let found = links.iter().find(|link| link.name == wanted.name).cloned();
+            found.ok_or_else(|| DatapathError::Refused(absent(&wanted.name, &links)))
+        };
+        settings.iter().map(find).collect()
+    }
+
+    /// Attaches to every one of them, `links` being what [`Interfaces::find`] found; those of an earlier agent that
+    /// are not named any more are released.
+    ///
+    /// # Errors
+    /// One refuses.
+    pub(super) fn attach_all(
+        datapath: &mut Datapath,
+        settings: &[InterfaceSettings],
+        links: &[Link],
+    ) -> Result<Self, DatapathError> {
+        let mut interfaces = Self { list: Vec::new(), logs: JoinSet::new() };
         for (slot, index) in datapath.registered() {
-            let still_named =
-                settings.iter().any(|wanted| find(&wanted.name).is_some_and(|link| link.index == index));
+            let still_named = links.iter().any(|link| link.index == index);
             if !still_named {
                 info!(slot, index, "released an interface of an earlier agent");
                 datapath.release(slot)?;
             }
         }
-        for wanted in settings {
-            if let Some(link) = find(&wanted.name) {
-                let attachment = interfaces.attach(datapath, wanted, link)?;
-                interfaces.list.push(Interface {
-                    settings: wanted.clone(),
-                    attached: Some(attachment),
-                    problem: None,
-                });
-            }
+        for (wanted, link) in settings.iter().zip(links) {
+            let attached = Some(interfaces.attach(datapath, wanted, link)?);
+            interfaces.list.push(Interface { settings: wanted.clone(), attached, problem: None });
         }
         Ok(interfaces)
     }

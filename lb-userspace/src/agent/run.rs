@@ -115,6 +115,7 @@ async fn serve(config_path: Option<PathBuf>, config: Config) -> anyhow::Result<(
     let server = Server::bind(&config.agent.socket).await?;
     let (reloads, stop) = signals()?;
     let (restored, warnings) = restore(&config)?;
+    let links_found = Interfaces::find(&config.agent.interfaces).await?;
 
     let options = LoadOptions {
         pins: Pins::new(&config.agent.pin_dir),
@@ -123,7 +124,7 @@ async fn serve(config_path: Option<PathBuf>, config: Config) -> anyhow::Result<(
     };
     let mut datapath = Datapath::open(options)?;
     info!(adopted = datapath.adopted, pin_dir = %config.agent.pin_dir.display(), "data plane ready");
-    let interfaces = Interfaces::attach_all(&mut datapath, &config.agent.interfaces).await?;
+    let interfaces = Interfaces::attach_all(&mut datapath, &config.agent.interfaces, &links_found)?;
     let facts = Facts::new(interfaces.slots(), config.agent.source_addresses.clone());
 
     let (monitor, health) = Monitor::spawn(Prober::default());

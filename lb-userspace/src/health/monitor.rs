@@ -14,7 +14,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{
     Outcome,
@@ -215,7 +215,7 @@ impl Board {
         let reason = watched.fsm.reason().to_owned();
         let transition = watched.fsm.on_probe(outcome, now);
         if let Some(to) = &transition {
-            info!(service = %key.service, backend = %key.backend, from = %to.from, to = %to.to, reason = to.reason,
+            debug!(service = %key.service, backend = %key.backend, from = %to.from, to = %to.to, reason = to.reason,
                 "health changed");
         }
         let news = transition.is_some() || watched.fsm.reason() != reason;

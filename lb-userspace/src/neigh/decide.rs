@@ -58,7 +58,7 @@ pub(super) struct Decision {
 
 impl Decision {
     fn unresolved(reason: String, neighbour: Option<(u32, IpAddr)>) -> Self {
-        Self { result: Err(Unresolved(reason)), neighbour }
+        Self { result: Err(Unresolved::settled(reason)), neighbour }
     }
 }
 
@@ -117,14 +117,14 @@ pub(super) fn decide(
         mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
     };
     let entry = tables.neighbours.get(&(link.index, gateway));
-    let silent = || Unresolved(silent(address, gateway, link));
+    let silent = || Unresolved::settled(silent(address, gateway, link));
     let result = match trust(entry, source_mac) {
         Trust::Mac(mac) => Ok(via(mac)),
         Trust::Silent => Err(silent()),
         Trust::Pending => match before {
             Some(Ok(hop)) if (hop.ifindex, hop.gateway) == (link.index, gateway) => Ok(via(hop.mac)),
             Some(Err(said)) if *said == silent() => Err(silent()),
-            _ => Err(Unresolved(pending(address, gateway, link))),
+            _ => Err(Unresolved::pending(pending(address, gateway, link))),
         },
     };
     Decision { result, neighbour }

@@ -53,8 +53,25 @@ pub struct NextHop {
 
 /// Why there is no next hop, with the way out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unresolved(pub String);
+#[error("{reason}")]
+pub struct Unresolved {
+    /// In words.
+    pub reason: String,
+    /// Whether the question is still open: the kernel is asking.
+    pub pending: bool,
+}
+
+impl Unresolved {
+    /// A question that has its answer.
+    pub(crate) fn settled(reason: String) -> Self {
+        Self { reason, pending: false }
+    }
+
+    /// A question that is open.
+    pub(crate) fn pending(reason: String) -> Self {
+        Self { reason, pending: true }
+    }
+}
 
 /// The next hop of an address, or why it has none.
 #[derive(Clone, Debug, PartialEq, Eq)]

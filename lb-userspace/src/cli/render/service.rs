@@ -7,7 +7,7 @@ use super::{
     facts::facts,
     paint::{Paint, Tone},
     table::Table,
-    units::si,
+    units::{si, with_unit},
 };
 use crate::{
     api::schema::{FlowTotals, ServiceDetail, ServiceRow},
@@ -53,9 +53,9 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
     };
     let rates = row.rates;
     let rate = format!(
-        "{} packets/s, {}bit/s, {} new flows/s",
+        "{} packets/s, {}, {} new flows/s",
         si(rates.packets_per_second),
-        si(rates.bits_per_second),
+        with_unit(rates.bits_per_second, "bit/s"),
         si(rates.flows_per_second)
     );
     let mut about = vec![
@@ -77,7 +77,7 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
 
 /// What came from clients, and what went back to them.
 pub(super) fn traffic(totals: FlowTotals) -> [(&'static str, String); 2] {
-    let line = |packets, bytes| format!("{packets} packets, {}B", si(bytes));
+    let line = |packets, bytes| format!("{packets} packets, {}", with_unit(bytes, "B"));
     [
         ("from clients", line(totals.packets_in, totals.bytes_in)),
         ("to clients", line(totals.packets_out, totals.bytes_out)),

@@ -117,9 +117,9 @@ service web
   backends      1/3 up
   ring          1021 slots
   flows         1024 now, 50000 since it was made
-  from clients  1000000 packets, 64.0MB
-  to clients    900000 packets, 1.35GB
-  rate          12.3k packets/s, 98.8Mbit/s, 120 new flows/s
+  from clients  1000000 packets, 64.0 MB
+  to clients    900000 packets, 1.35 GB
+  rate          12.3k packets/s, 98.8 Mbit/s, 120 new flows/s
 
 BACKEND         WEIGHT  HEALTH  ADMIN STATE   SHARE  FLOWS
 10.2.0.11:8080      10  up      enabled      100.0%   1000
@@ -147,8 +147,8 @@ backend web 10.2.0.12:8080
   new flows     none
   next hop      not known
   flows         0 now, 0 since it was made
-  from clients  900000 packets, 60.0MB
-  to clients    0 packets, 0B
+  from clients  900000 packets, 60.0 MB
+  to clients    0 packets, 0 B
 "
         )
     );
@@ -164,8 +164,8 @@ backend web 10.2.0.13:8080
   new flows     none
   next hop      10.2.0.11 (02:00:00:00:00:11) by eth0
   flows         24 now, 0 since it was made
-  from clients  900000 packets, 60.0MB
-  to clients    0 packets, 0B
+  from clients  900000 packets, 60.0 MB
+  to clients    0 packets, 0 B
 "
         )
     );

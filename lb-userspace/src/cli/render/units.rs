@@ -25,6 +25,13 @@ pub(super) fn si(number: u64) -> String {
     format!("{value:.decimals$}{prefix}")
 }
 
+/// The same with its unit: 999 B, 1.23 kB.
+pub(super) fn with_unit(number: u64, unit: &str) -> String {
+    let text = si(number);
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    format!("{digits} {}{unit}", &text[digits.len()..])
+}
+
 /// The two largest units: 42s, 3m 12s, 4d 5h.
 pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -63,6 +70,12 @@ mod tests {
         ] {
             assert_eq!(si(number), text, "{number}");
         }
+    }
+
+    #[test]
+    fn units_stand_apart() {
+        assert_eq!(with_unit(0, "B"), "0 B");
+        assert_eq!(with_unit(45_600, "bit/s"), "45.6 kbit/s");
     }
 
     #[test]

@@ -69,7 +69,9 @@ fn which_neighbours_can_be_used() {
     for (entry, expected) in table {
         let tables = tables(eth1(), "10.2.0.11", entry);
         let decision = decide(ip("10.2.0.11"), &Ok(on_link()), &tables, None);
-        let expected = expected.map(hop).map_err(|reason| Unresolved(reason.to_owned()));
+        let expected = expected
+            .map(hop)
+            .map_err(|reason| Unresolved { reason: reason.to_owned(), pending: reason == waiting });
         assert_eq!(decision.result, expected, "{entry:?}");
         assert_eq!(decision.neighbour, Some((3, ip("10.2.0.11"))), "{entry:?}");
     }
@@ -78,11 +80,11 @@ fn which_neighbours_can_be_used() {
 /// While the kernel asks, what was said before holds, if it was of the same neighbour.
 #[test]
 fn an_open_question_takes_nothing_away() {
-    let silent = Unresolved(silent(ip("10.2.0.11"), ip("10.2.0.11"), &eth1()));
-    let pending = Unresolved(pending(ip("10.2.0.11"), ip("10.2.0.11"), &eth1()));
+    let silent = Unresolved::settled(silent(ip("10.2.0.11"), ip("10.2.0.11"), &eth1()));
+    let pending = Unresolved::pending(pending(ip("10.2.0.11"), ip("10.2.0.11"), &eth1()));
     let elsewhere = NextHop { ifindex: 4, ..hop(MAC) };
     let behind = NextHop { gateway: ip("10.2.0.254"), ..hop(MAC) };
-    let other = Unresolved("no route".to_owned());
+    let other = Unresolved::settled("no route".to_owned());
     let small = NextHop { mtu: 1400, ..hop(MAC) };
     let table = [
         (None, Err(pending.clone())),
@@ -212,7 +214,7 @@ fn reasons_name_the_thing_and_the_way_out() {
     for (address, route, link, reason) in table {
         let tables = tables(link, "10.2.0.11", failed);
         let decision = decide(ip(address), &route, &tables, None);
-        assert_eq!(decision.result, Err(Unresolved(reason.to_owned())), "{route:?}");
+        assert_eq!(decision.result, Err(Unresolved::settled(reason.to_owned())), "{route:?}");
     }
 }
 
