@@ -146,7 +146,7 @@ async fn refused(events: &mut mpsc::Receiver<NextHopEvent>, of: &str) -> String 
     let settled = |result: &Result<NextHop, Unresolved>| {
         result.as_ref().is_err_and(|reason| !reason.pending)
     };
-    until(events, of, settled).await.expect_err("it is one that is not ok").0
+    until(events, of, settled).await.expect_err("it is one that is not ok").reason
 }
 
 #[test]
