@@ -56,3 +56,6 @@ fn next_hop_of(standing: &Standing) -> Option<NextHop> {
         interface_slot: *slot,
     })
 }
+
+#[cfg(test)]
+mod tests;

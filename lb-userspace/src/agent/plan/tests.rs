@@ -1,0 +1,151 @@
+//! What the data plane is told, for each way in which a backend can stand.
+
+use std::{collections::HashMap, net::SocketAddr, time::Instant};
+
+use super::*;
+use crate::{
+    config::{entry::ServiceEntry, validate::validate_service},
+    health::HealthEvent,
+    model::{Origin, Override},
+    neigh::{self, NextHopEvent, Unresolved},
+};
+
+const BACKEND: &str = "10.2.0.11:80";
+
+fn backend() -> SocketAddr {
+    BACKEND.parse().expect("an address and a port")
+}
+
+fn desired(mode: &str) -> Desired {
+    let entry: ServiceEntry = serde_json::from_value(serde_json::json!({
+        "name": "web", "address": "10.1.0.10", "port": 80, "protocol": "tcp", "mode": mode,
+        "backend": [{ "address": "10.2.0.11" }, { "address": "10.2.0.12" }],
+    }))
+    .expect("a service");
+    let service = validate_service(&entry).expect("a valid service");
+    let name = service.name.clone();
+    let entry = DesiredService { service, origin: Origin::Cli, overrides: std::collections::BTreeMap::new() };
+    Desired { services: [(name, entry)].into() }
+}
+
+fn next_hop(on_link: bool) -> neigh::NextHop {
+    neigh::NextHop {
+        ifindex: 7,
+        interface: "eth1".to_owned(),
+        gateway: "10.2.0.11".parse().expect("an address"),
+        on_link,
+        mac: [2, 0, 0, 0, 0, 11],
+        source_mac: [2, 0, 0, 0, 0, 1],
+        source: Some("10.2.0.1".parse().expect("an address")),
+        mtu: 1500,
+    }
+}
+
+/// Facts about the first backend: up, and reached by `result`.
+fn facts(desired: &Desired, health: Health, result: Result<neigh::NextHop, Unresolved>) -> Facts {
+    let mut facts = Facts::new(HashMap::from([(7, 3)]), Vec::new());
+    let service = desired.services.keys().next().expect("a service").clone();
+    facts.on_health(HealthEvent {
+        service,
+        backend: backend(),
+        health,
+        reason: String::new(),
+        at: Instant::now(),
+    });
+    facts.on_next_hop(NextHopEvent { address: backend().ip(), result });
+    facts
+}
+
+fn first(desired: &Desired, facts: &Facts) -> WantedBackend {
+    plan(desired, facts)[0].backends[0].clone()
+}
+
+#[test]
+fn a_backend_that_is_up_is_on_the_ring_with_its_way_and_its_source_address() {
+    let desired = desired("full-nat");
+    let wanted = first(&desired, &facts(&desired, Health::Up, Ok(next_hop(true))));
+    let expected = WantedBackend {
+        address: backend(),
+        usable: true,
+        down: false,
+        ring_weight: 10,
+        next_hop: Some(NextHop {
+            destination_mac: [2, 0, 0, 0, 0, 11],
+            source_mac: [2, 0, 0, 0, 0, 1],
+            interface_slot: 3,
+        }),
+        sources: vec!["10.2.0.1".parse().expect("an address")],
+    };
+    assert_eq!(wanted, expected);
+}
+
+#[test]
+fn what_is_not_up_gets_no_new_flows_and_keeps_its_old_ones() {
+    let desired = desired("full-nat");
+    for health in [Health::Down, Health::Checking] {
+        let wanted = first(&desired, &facts(&desired, health, Ok(next_hop(true))));
+        assert_eq!((wanted.usable, wanted.down, wanted.ring_weight), (true, true, 0), "{health}");
+    }
+    let nothing_known = Facts::new(HashMap::new(), Vec::new());
+    let wanted = first(&desired, &nothing_known);
+    assert_eq!((wanted.usable, wanted.down, wanted.ring_weight), (true, true, 0));
+}
+
+#[test]
+fn the_operator_decides_over_a_healthy_backend() {
+    let cases = [
+        (AdminState::Draining, None, (true, false, 0)),
+        (AdminState::Disabled, None, (false, false, 0)),
+        (AdminState::Enabled, Some(0), (true, false, 0)),
+        (AdminState::Enabled, Some(70), (true, false, 70)),
+    ];
+    for (admin_state, weight, expected) in cases {
+        let mut desired = desired("full-nat");
+        let entry = desired.services.values_mut().next().expect("a service");
+        entry.overrides.insert(backend(), Override { weight, admin_state: Some(admin_state) });
+        let wanted = first(&desired, &facts(&desired, Health::Up, Ok(next_hop(true))));
+        assert_eq!((wanted.usable, wanted.down, wanted.ring_weight), expected, "{admin_state} {weight:?}");
+    }
+}
+
+#[test]
+fn a_backend_without_a_way_is_down_whatever_probes_say() {
+    let unresolved = Unresolved::settled("10.2.0.11 does not answer ARP on eth1".to_owned());
+    let elsewhere = neigh::NextHop { ifindex: 8, ..next_hop(true) };
+    let from_the_service =
+        neigh::NextHop { source: Some("10.1.0.10".parse().expect("an address")), ..next_hop(true) };
+    let cases = [
+        ("full-nat", Err(unresolved), "does not answer ARP"),
+        ("full-nat", Ok(elsewhere), "which Flowgate is not attached to"),
+        ("full-nat", Ok(from_the_service), "preferred_lft 0"),
+        ("dsr", Ok(next_hop(false)), "use mode full-nat"),
+    ];
+    for (mode, result, reason) in cases {
+        let desired = desired(mode);
+        let facts = facts(&desired, Health::Up, result);
+        let wanted = first(&desired, &facts);
+        assert!(wanted.down && wanted.ring_weight == 0, "{reason}");
+        let entry = desired.services.values().next().expect("a service");
+        let standing = facts.standing(&desired, entry, backend());
+        assert_eq!(standing.health, Health::Down);
+        assert!(standing.reason.contains(reason), "{}", standing.reason);
+    }
+}
+
+#[test]
+fn named_source_addresses_of_the_same_version_are_all_used() {
+    let desired = desired("full-nat");
+    let named = ["10.2.0.100", "10.2.0.101", "2001:db8::100"].map(|text| text.parse().expect("an address"));
+    let mut facts = facts(&desired, Health::Up, Ok(next_hop(true)));
+    facts.sources = named.to_vec();
+    assert_eq!(first(&desired, &facts).sources, named[..2]);
+}
+
+#[test]
+fn health_does_not_change_a_ring_s_size() {
+    let desired = desired("full-nat");
+    let up = plan(&desired, &facts(&desired, Health::Up, Ok(next_hop(true))));
+    let down = plan(&desired, &facts(&desired, Health::Down, Ok(next_hop(true))));
+    assert_eq!(up[0].ring_slots, down[0].ring_slots);
+    assert!(up[0].ring_slots > 0);
+}
