@@ -1,15 +1,15 @@
 //! How many slots a ring has.
 
-/// The sizes a ring may have: primes, so that any step through the ring visits every slot.
-pub const SIZES: [u32; 6] = [1021, 4099, 16_411, 65_537, 262_147, 1_048_583];
+/// The sizes a ring may have: primes, so that any step through the ring visits every slot. Few and far apart, since
+/// a ring of another size is another ring altogether, which only the flow table carries flows over.
+pub const SIZES: [u32; 4] = [4099, 65_537, 262_147, 1_048_583];
 
 /// So many slots a backend let shares follow weights to within a percent.
 const SLOTS_PER_BACKEND: usize = 100;
 
 /// The size of the ring of a service with so many backends.
 ///
-/// Count the *configured* backends, not those that are up: a ring of another size is another ring altogether,
-/// and health must not cause that.
+/// Count the *configured* backends, not those that are up: health must not change a ring's size.
 #[must_use]
 pub fn size(backends: usize) -> u32 {
     let wanted = backends.saturating_mul(SLOTS_PER_BACKEND);
@@ -35,8 +35,8 @@ mod tests {
     #[test]
     fn sizes_grow_with_the_backends() {
         assert_eq!(
-            [0, 1, 10, 11, 40, 41, 164, 165, 655, 656].map(size),
-            [1021, 1021, 1021, 4099, 4099, 16_411, 16_411, 65_537, 65_537, 262_147]
+            [0, 1, 40, 41, 655, 656, 2621, 2622].map(size),
+            [4099, 4099, 4099, 65_537, 65_537, 262_147, 262_147, 1_048_583]
         );
         assert_eq!(size(65_535), 1_048_583);
         assert_eq!(size(usize::MAX), 1_048_583);
