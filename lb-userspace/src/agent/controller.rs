@@ -35,6 +35,8 @@ pub(super) struct Controller {
     pub(super) limits: Limits,
     /// The configuration file, where there is one.
     pub(super) config_path: Option<PathBuf>,
+    /// Its `[agent]` section when the agent was started.
+    pub(super) file_settings: AgentSettings,
     pub(super) desired: Desired,
     /// Services of the command line that do not fit beside the file's: kept on disk, not served.
     pub(super) left_out: Vec<ServiceEntry>,

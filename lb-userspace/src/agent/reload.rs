@@ -37,11 +37,12 @@ impl Controller {
         let config = read(path).map_err(CommandError::Invalid)?;
         let wanted = edit::replace_file_services(&self.desired, config.services, &self.limits)?;
         let mut changed = self.change_to(wanted)?;
+        let mut later = |text: &str| changed.changes.push(text.to_owned());
         if config.limits != self.limits {
-            changed.changes.push(
-                "limits differ from those that run: they change with `flowgate detach` and a start of the agent"
-                    .to_owned(),
-            );
+            later("[limits] has changed: it takes effect with `flowgate detach` and a start of the agent");
+        }
+        if config.agent != self.file_settings {
+            later("[agent] has changed: it takes effect when the agent is started again");
         }
         Ok(changed)
     }

@@ -28,7 +28,7 @@ use crate::{
         pin::Pins,
     },
     health::{Monitor, probe::Prober},
-    model::{AttachMode, Config, InterfaceSettings},
+    model::{AgentSettings, AttachMode, Config, InterfaceSettings},
     neigh::{Resolver, links},
 };
 
@@ -66,18 +66,19 @@ pub enum LogFormat {
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub fn run(options: AgentOptions) -> anyhow::Result<()> {
-    let config = configure(&options)?;
+    let (config, file_settings) = configure(&options)?;
     log_to_stderr(options.log_format, config.agent.debug_packets);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(options.config, config))
+    runtime.block_on(serve(options.config, config, file_settings))
 }
 
-/// The file's settings, and the options' in their place.
-fn configure(options: &AgentOptions) -> anyhow::Result<Config> {
+/// The configuration with the options' settings in place of the file's, and the file's own.
+fn configure(options: &AgentOptions) -> anyhow::Result<(Config, AgentSettings)> {
     let mut config = match &options.config {
         Some(path) => reload::read(path).map_err(anyhow::Error::msg)?,
         None => Config::default(),
     };
+    let file_settings = config.agent.clone();
     let agent = &mut config.agent;
     if !options.interfaces.is_empty() {
         let settings = |name: &String| InterfaceSettings { name: name.clone(), mode: AttachMode::Auto };
@@ -91,7 +92,7 @@ fn configure(options: &AgentOptions) -> anyhow::Result<Config> {
         !agent.interfaces.is_empty(),
         "no interface to attach to: set interfaces = [\"eth0\"] in [agent], or give --interface eth0"
     );
-    Ok(config)
+    Ok((config, file_settings))
 }
 
 fn log_to_stderr(format: LogFormat, debug_packets: bool) {
@@ -110,7 +111,11 @@ fn log_to_stderr(format: LogFormat, debug_packets: bool) {
     };
 }
 
-async fn serve(config_path: Option<PathBuf>, config: Config) -> anyhow::Result<()> {
+async fn serve(
+    config_path: Option<PathBuf>,
+    config: Config,
+    file_settings: AgentSettings,
+) -> anyhow::Result<()> {
     // First of all: the lock on the socket is what keeps a second agent from these maps.
     let server = Server::bind(&config.agent.socket).await?;
     let (reloads, stop) = signals()?;
@@ -135,6 +140,7 @@ async fn serve(config_path: Option<PathBuf>, config: Config) -> anyhow::Result<(
     let controller = Controller {
         limits: config.limits,
         config_path,
+        file_settings,
         desired: restored.desired,
         left_out: restored.left_out,
         warnings,
