@@ -18,7 +18,7 @@ const FEATURES: &str = "-Ctarget-feature=+alu32,+allows-misaligned-mem-access";
 
 /// The crates (in rustc's spelling) that may use unstable features on a stable rustc.
 /// Not "1", that is every crate: aya-build would take it for a nightly and ask for build-std.
-const UNSTABLE_CRATES: &str = "aya_ebpf,flowgate_ebpf";
+const UNSTABLE_CRATES: &str = "aya_ebpf,flowgate_ebpf,lb_common";
 
 /// Builds the object; says whether our own crates compile without warnings.
 pub(crate) fn build(toolchain: &Toolchain, linker: &Path) -> Result<bool> {
