@@ -15,7 +15,7 @@ pub mod server;
 mod tests;
 
 /// The agent's socket where none is named.
-pub const DEFAULT_SOCKET: &str = "/run/flowgate/flowgate.sock";
+pub const DEFAULT_SOCKET: &str = crate::model::AgentSettings::DEFAULT_SOCKET;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 1 << 20;

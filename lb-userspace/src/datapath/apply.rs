@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_common::{
-    Addr, Backend, Life, Mode, NextHop, Service, ServiceKey,
+    Addr, Backend, Life, Mode, NextHop, Reason, Service, ServiceKey,
     counters::{BACKEND_COUNTERS, BackendCounters},
     ring::{LINE_SLOTS, RingLine, RingRef},
 };
@@ -57,7 +57,7 @@ pub struct WantedBackend {
 
 /// Keeps the maps true.
 pub struct Reconciler {
-    tables: Tables,
+    pub(super) tables: Tables,
     live: Live,
 }
 
@@ -71,10 +71,12 @@ impl Reconciler {
         Ok(Self { tables, live })
     }
 
-    /// The maps.
-    #[must_use]
-    pub fn tables(&self) -> &Tables {
-        &self.tables
+    /// Packets that came in by the interface in `slot`, by reason.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn packets(&self, slot: u32) -> Result<Vec<(Reason, u64)>, DatapathError> {
+        self.tables.packets(slot)
     }
 
     /// The tables of flows.

@@ -12,6 +12,9 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::tables::FlowTables;
 
+/// A closing flow that has had no packet for longer than this is not counted.
+const CLOSING_COUNTS_TICKS: u16 = 2;
+
 /// Flows that are remembered at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounts {
@@ -37,16 +40,22 @@ impl FlowTables {
         ((self.steered.len() * BUCKET_SLOTS) as u64, (self.translated.len() * BUCKET_SLOTS) as u64)
     }
 
-    /// Counts the flows of `backends` backends.
+    /// Counts the flows of each backend; `idle_ticks` has every backend's idle time-out, none where the index is no
+    /// backend's.
+    ///
+    /// A flow that is closing counts while it still has packets: it is remembered for late ones, but nobody waits
+    /// for it.
     #[must_use]
-    pub fn count(&self, backends: usize, now: u16) -> FlowCounts {
-        let mut counts = FlowCounts { by_backend: vec![0; backends], ..FlowCounts::default() };
+    pub fn count(&self, idle_ticks: &[Option<u16>], now: u16) -> FlowCounts {
+        let mut by_backend = vec![0; idle_ticks.len()];
         let mut add = |backend: u16, life: Life| {
-            let live = life.state() != FlowState::Empty && !life.expired(now);
-            if live && let Some(count) = counts.by_backend.get_mut(usize::from(backend)) {
-                *count += 1;
+            let Some(Some(idle)) = idle_ticks.get(usize::from(backend)) else { return 0 };
+            let over = life.expired_for(now, *idle);
+            if over || life.state() == FlowState::Closing && life.age(now) > CLOSING_COUNTS_TICKS {
+                return 0;
             }
-            u64::from(live)
+            by_backend[usize::from(backend)] += 1;
+            1
         };
         let (mut steered, mut translated) = (0, 0);
         for index in 0..self.steered.len() {
@@ -59,16 +68,19 @@ impl FlowTables {
                 translated += add(NatValue(word).backend(), NatValue(word).life());
             }
         }
-        FlowCounts { steered, translated, ..counts }
+        FlowCounts { by_backend, steered, translated }
     }
 
-    /// Frees the flows in one of `parts` parts of the tables that are over: expired, or of a backend for which
-    /// `idle_ticks` knows no time-out any more.
-    pub fn sweep(&self, part: usize, parts: usize, now: u16, idle_ticks: impl Fn(u16) -> Option<u16>) {
+    /// Frees the flows in one of `parts` parts of the tables that are over: expired, or of what is no backend any
+    /// more; `idle_ticks` as for [`FlowTables::count`].
+    pub fn sweep(&self, part: usize, parts: usize, now: u16, idle_ticks: &[Option<u16>]) {
         let range = |len: usize| len * part / parts..len * (part + 1) / parts;
         let over = |backend: u16, life: Life| match life.state() {
             FlowState::Empty | FlowState::Claimed => false,
-            _ => idle_ticks(backend).is_none_or(|idle| life.expired_for(now, idle)),
+            _ => {
+                let idle = idle_ticks.get(usize::from(backend)).copied().flatten();
+                idle.is_none_or(|idle| life.expired_for(now, idle))
+            }
         };
         for index in range(self.steered.len()) {
             self.sweep_steered(index, &over);

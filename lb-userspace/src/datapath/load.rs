@@ -16,7 +16,9 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError, object,
+    DatapathError,
+    apply::Reconciler,
+    object,
     pin::Pins,
     tables::{Sizes, Tables},
 };
@@ -37,7 +39,7 @@ pub struct LoadOptions {
 pub struct Datapath {
     options: LoadOptions,
     /// The maps.
-    pub tables: Tables,
+    pub maps: Reconciler,
     /// Whether it ran already when this agent came.
     pub adopted: bool,
 }
@@ -78,8 +80,8 @@ impl Datapath {
         if !adopted {
             make_maps(&options)?;
         }
-        let tables = Tables::open(&options.pins)?;
-        Ok(Self { options, tables, adopted })
+        let maps = Reconciler::new(Tables::open(&options.pins)?)?;
+        Ok(Self { options, maps, adopted })
     }
 
     /// Attaches the program to an interface, or replaces the program that an earlier agent attached to it; no
@@ -99,7 +101,7 @@ impl Datapath {
             .map_err(|error| DatapathError::kernel("the program is not an XDP program", &error))?;
         program.load().map_err(|error| DatapathError::kernel("the kernel refused the program", &error))?;
 
-        let known = self.tables.interfaces.get(slot as usize);
+        let known = self.maps.tables.interfaces.get(slot as usize);
         let link_pin = self.options.pins.link(slot);
         let (link_id, attached) = match replace(program, &link_pin, &known, target)? {
             Some(link_id) => (link_id, known.attached),
@@ -107,7 +109,7 @@ impl Datapath {
         };
         // Registered before the link can be adopted: whoever finds the pin finds the rest.
         self.register(slot, target, attached)?;
-        self.tables.set_egress(slot, target.index)?;
+        self.maps.tables.set_egress(slot, target.index)?;
         keep(program, link_id, &link_pin)?;
         let program_pin = self.options.pins.program(slot);
         let _ = fs::remove_file(&program_pin);
@@ -131,19 +133,19 @@ impl Datapath {
                 _ => {}
             }
         }
-        self.tables.interfaces.set(slot as usize, Interface::default());
+        self.maps.tables.interfaces.set(slot as usize, Interface::default());
         Ok(())
     }
 
     /// Slot and interface index of every interface that a program is registered for.
     #[must_use]
     pub fn registered(&self) -> Vec<(u32, u32)> {
-        let index = |slot: u32| self.tables.interfaces.get(slot as usize).index;
+        let index = |slot: u32| self.maps.tables.interfaces.get(slot as usize).index;
         (0..MAX_INTERFACES).map(|slot| (slot, index(slot))).filter(|(_, index)| *index != 0).collect()
     }
 
     fn slot_for(&self, interface_index: u32) -> Result<u32, DatapathError> {
-        let index = |slot: &u32| self.tables.interfaces.get(*slot as usize).index;
+        let index = |slot: &u32| self.maps.tables.interfaces.get(*slot as usize).index;
         (0..MAX_INTERFACES)
             .find(|slot| index(slot) == interface_index)
             .or_else(|| (0..MAX_INTERFACES).find(|slot| index(slot) == 0))
@@ -152,16 +154,24 @@ impl Datapath {
             })
     }
 
+    /// Takes note of an interface's other MAC address or MTU.
+    pub fn update(&mut self, slot: u32, mac: [u8; 6], mtu: u32) {
+        let known = self.maps.tables.interfaces.get(slot as usize);
+        if (known.mac, known.mtu) != (mac, mtu) {
+            self.maps.tables.interfaces.set(slot as usize, Interface { mac, mtu, ..known });
+        }
+    }
+
     fn register(&self, slot: u32, target: &AttachTarget, attached: u8) -> Result<(), DatapathError> {
         let interface =
             Interface { mac: target.mac, attached, padding: [0], index: target.index, mtu: target.mtu };
-        self.tables.interfaces.set(slot as usize, interface);
+        self.maps.tables.interfaces.set(slot as usize, interface);
         Ok(())
     }
 
     /// An instance of the object on the pinned maps, its globals set for the interface in `slot`.
     fn load_instance(&self, slot: u32) -> Result<Ebpf, DatapathError> {
-        let identity = self.tables.identity();
+        let identity = self.maps.tables.identity();
         load(&self.options, &identity, slot)
     }
 }

@@ -18,7 +18,7 @@ pub use service::{AdminState, Backend, Health, Mode, Protocol, Scheduler, Servic
 use std::{net::IpAddr, path::PathBuf};
 
 /// A whole configuration, as `flowgate agent --config FILE` reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// The agent's own settings: fixed while it runs.
     pub agent: AgentSettings,
@@ -43,6 +43,28 @@ pub struct AgentSettings {
     pub source_addresses: Vec<IpAddr>,
     /// Whether the data plane writes a debug line for each packet into the agent's log.
     pub debug_packets: bool,
+}
+
+impl AgentSettings {
+    /// [`AgentSettings::socket`] where none is given.
+    pub const DEFAULT_SOCKET: &str = "/run/flowgate/flowgate.sock";
+    /// [`AgentSettings::state_dir`] where none is given.
+    pub const DEFAULT_STATE_DIR: &str = "/var/lib/flowgate";
+    /// [`AgentSettings::pin_dir`] where none is given.
+    pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/flowgate";
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            socket: Self::DEFAULT_SOCKET.into(),
+            state_dir: Self::DEFAULT_STATE_DIR.into(),
+            pin_dir: Self::DEFAULT_PIN_DIR.into(),
+            source_addresses: Vec::new(),
+            debug_packets: false,
+        }
+    }
 }
 
 /// One interface to attach to.

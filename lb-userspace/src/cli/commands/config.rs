@@ -9,7 +9,7 @@ use crate::{
         render,
         terminal::Terminal,
     },
-    config::entry::FileEntry,
+    config::validate,
 };
 
 pub(super) async fn run(command: ConfigCommand, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
@@ -47,10 +47,9 @@ fn check_file(path: &Path) -> Result<String, String> {
 }
 
 /// The number of backends of each service of a valid file.
-fn services_of(text: &str, _path: &Path) -> Result<Vec<usize>, String> {
-    // WIRE: only the shape is checked here; parse and validate take its place.
-    let file: FileEntry = toml::from_str(text).map_err(|error| error.to_string())?;
-    Ok(file.services.iter().map(|service| service.get_ref().backends.len()).collect())
+fn services_of(text: &str, path: &Path) -> Result<Vec<usize>, String> {
+    let config = validate::read(text, path).map_err(|error| error.to_string())?;
+    Ok(config.services.iter().map(|(service, _)| service.backends.len()).collect())
 }
 
 fn read(path: &Path) -> Result<String, String> {

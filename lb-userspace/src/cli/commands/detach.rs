@@ -8,10 +8,8 @@ use crate::{
         schema::Changed,
     },
     cli::{args::DetachArgs, failure::Failure, render, terminal::Terminal},
+    model::AgentSettings,
 };
-
-/// Where agents pin what they load, unless they are told otherwise.
-const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/flowgate";
 
 pub(super) async fn run(args: DetachArgs, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let client = args.client.client();
@@ -36,13 +34,13 @@ pub(super) async fn run(args: DetachArgs, terminal: &mut Terminal<'_>) -> Result
 
 /// Where the agent pins, or would. An agent too ill to say so can still be asked to detach.
 async fn pin_dir_of(client: &Client) -> PathBuf {
-    client.status().await.map_or_else(|_| DEFAULT_PIN_DIR.into(), |status| status.agent.pin_dir.into())
+    client
+        .status()
+        .await
+        .map_or_else(|_| AgentSettings::DEFAULT_PIN_DIR.into(), |status| status.agent.pin_dir.into())
 }
 
 /// Takes away programs and pins without an agent; one line for each thing that was there.
 fn remove_pins(pin_dir: &Path, all: bool) -> Result<Vec<String>, Failure> {
-    // WIRE: crate::datapath::pin::detach(pin_dir, all).map_err(|error| Failure::Failed(format!("{error:#}")))
-    let _ = all;
-    let pin_dir = pin_dir.display();
-    Err(Failure::Failed(format!("no agent runs, and pins under {pin_dir} cannot be removed without one yet")))
+    crate::datapath::pin::detach(pin_dir, all).map_err(|error| Failure::Failed(error.to_string()))
 }

@@ -24,7 +24,7 @@ pub(super) fn validate(entry: &AgentEntry, problems: &mut Problems) -> AgentSett
     let path = |field: &str, given: &Option<String>, default: &str| {
         absolute(field, given.as_deref().unwrap_or(default), &scope)
     };
-    let socket = path("socket", &entry.socket, "/run/flowgate/flowgate.sock").and_then(|socket| {
+    let socket = path("socket", &entry.socket, AgentSettings::DEFAULT_SOCKET).and_then(|socket| {
         let bytes = socket.as_os_str().len();
         let message = || {
             format!(
@@ -34,8 +34,8 @@ pub(super) fn validate(entry: &AgentEntry, problems: &mut Problems) -> AgentSett
         };
         if bytes > SOCKET_PATH_BYTES { Err(scope.problem("socket", message())) } else { Ok(socket) }
     });
-    let state_dir = path("state_dir", &entry.state_dir, "/var/lib/flowgate");
-    let pin_dir = path("pin_dir", &entry.pin_dir, "/sys/fs/bpf/flowgate");
+    let state_dir = path("state_dir", &entry.state_dir, AgentSettings::DEFAULT_STATE_DIR);
+    let pin_dir = path("pin_dir", &entry.pin_dir, AgentSettings::DEFAULT_PIN_DIR);
     AgentSettings {
         interfaces: interfaces(&entry.interfaces, &scope, problems),
         socket: problems.keep(socket).unwrap_or_default(),

@@ -1,0 +1,134 @@
+//! What needs attention, and what to do about it.
+
+use std::time::Instant;
+
+use super::controller::Controller;
+use crate::{
+    api::schema::{Finding, Severity},
+    model::{AdminState, AttachMode, DesiredService, Health},
+};
+
+/// A table that is fuller than this, in percent, is spoken of: it works best half full.
+const FULL_PERCENT: u64 = 75;
+
+impl Controller {
+    /// Everything that needs attention, the worst first.
+    pub(super) fn findings(&mut self) -> Vec<Finding> {
+        let mut findings = self.warnings.clone();
+        if let Some(problem) = &self.apply_problem {
+            findings.push(Finding {
+                severity: Severity::Error,
+                subject: "data plane".to_owned(),
+                message: format!("it is not what was asked for: {problem}"),
+                hint: "what was asked for is tried again every second".to_owned(),
+            });
+        }
+        self.about_interfaces(&mut findings);
+        for entry in self.desired.services.values() {
+            self.about_service(entry, &mut findings);
+        }
+        self.about_tables(&mut findings);
+        findings.sort_by_key(|finding| finding.severity);
+        findings
+    }
+
+    fn about_interfaces(&self, findings: &mut Vec<Finding>) {
+        for interface in self.interfaces.iter() {
+            let name = &interface.settings.name;
+            let mut add = |severity, message: String, hint: String| {
+                findings.push(Finding { severity, subject: format!("interface {name}"), message, hint });
+            };
+            match (interface.attached, &interface.problem) {
+                (None, problem) => add(
+                    Severity::Error,
+                    problem.clone().unwrap_or_else(|| "not attached".to_owned()),
+                    format!("Flowgate attaches as soon as {name} is there and takes the program"),
+                ),
+                (Some(attached), _) if !attached.running => add(
+                    Severity::Error,
+                    "no packets pass: it is down or has no carrier".to_owned(),
+                    format!("check the cable, and `ip link set {name} up`"),
+                ),
+                (Some(attached), _)
+                    if attached.mode == AttachMode::Generic
+                        && interface.settings.mode == AttachMode::Auto =>
+                {
+                    add(
+                        Severity::Warning,
+                        "its driver has no native XDP, so the program runs in generic mode, which is slower"
+                            .to_owned(),
+                        format!(
+                            "use an interface whose driver has XDP, or accept it with {{ name = \"{name}\", mode = \"generic\" }}"
+                        ),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn about_service(&self, entry: &DesiredService, findings: &mut Vec<Finding>) {
+        let service = &entry.service;
+        let mut active = 0;
+        for backend in &service.backends {
+            let standing = self.facts.standing(&self.desired, entry, backend.address);
+            active += usize::from(standing.is_active());
+            if standing.health == Health::Down && standing.admin_state != AdminState::Disabled {
+                let hint = if standing.way_problem.is_some() {
+                    format!(
+                        "`ip route get {}` shows the way that the kernel would take",
+                        backend.address.ip()
+                    )
+                } else {
+                    format!("it gets new flows again once it passes {} probes in a row", service.health.rise)
+                };
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    subject: format!("backend {} {}", service.name, backend.address),
+                    message: format!("down: {}", standing.reason),
+                    hint,
+                });
+            }
+        }
+        if active == 0 {
+            let (message, hint) = if service.backends.is_empty() {
+                let name = &service.name;
+                (
+                    "it has no backends: every packet is dropped",
+                    format!("`flowgate backend add {name} ADDRESS:PORT`"),
+                )
+            } else {
+                let name = &service.name;
+                (
+                    "no backend gets new flows: they are dropped",
+                    format!("`flowgate backend list {name}` says why"),
+                )
+            };
+            findings.push(Finding {
+                severity: Severity::Error,
+                subject: format!("service {}", service.name),
+                message: message.to_owned(),
+                hint,
+            });
+        }
+    }
+
+    fn about_tables(&mut self, findings: &mut Vec<Finding>) {
+        let slots = self.datapath.maps.flow_tables().slots();
+        let counts = self.meter.counts(&self.datapath.maps, Instant::now());
+        for (name, used, slots) in
+            [("steered flows", counts.steered, slots.0), ("translated flows", counts.translated, slots.1)]
+        {
+            if used * 100 > slots * FULL_PERCENT {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    subject: format!("table of {name}"),
+                    message: format!(
+                        "{used} of {slots} slots are used: new flows begin to push out old ones"
+                    ),
+                    hint: "raise limits.flows, then `flowgate detach` and start the agent again".to_owned(),
+                });
+            }
+        }
+    }
+}
