@@ -7,6 +7,7 @@
 //! | [`servers`] | the backends' servers: HTTP, TCP echo, UDP echo |
 //! | [`load`], [`long_lived`], [`http`] | clients that record what became of each request |
 //! | [`agent`] | Flowgate's agent and command line in a namespace |
+//! | [`dataplane`] | the real data plane, asked packet by packet, with a ledger of its counters |
 //! | [`packets`], [`checksums`], [`wire`] | frames made and taken apart by hand, sent and captured |
 //! | [`xdp`] | small XDP programs assembled by hand |
 //! | [`cleanup`], [`sweep`] | nothing is left behind: by drop, by Ctrl-C, and after a SIGKILL |
@@ -40,6 +41,7 @@
 pub mod agent;
 pub mod checksums;
 pub mod cleanup;
+pub mod dataplane;
 pub mod http;
 pub mod link;
 pub mod load;

@@ -233,6 +233,17 @@ impl Packet {
         self
     }
 
+    /// The same between others.
+    ///
+    /// # Panics
+    /// Where one address is IPv4 and the other IPv6.
+    #[must_use]
+    pub fn between(mut self, source: SocketAddr, destination: SocketAddr) -> Self {
+        assert_eq!(source.is_ipv4(), destination.is_ipv4(), "from {source} to {destination}");
+        (self.source, self.destination) = (source, destination);
+        self
+    }
+
     /// As a frame.
     ///
     /// # Panics
