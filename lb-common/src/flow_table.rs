@@ -125,21 +125,25 @@ pub struct Vacancy {
 }
 
 impl Vacancy {
-    /// The place in a bucket that is worth least, the first of equals.
+    /// The place in a bucket that is worth least; of equals one that `salt`, any bits of the flow's hash, picks.
+    ///
+    /// A flood fills a bucket within one tick, so that all are equals. Were it always the first that goes, it
+    /// would be the latest that came.
     #[inline(always)]
     #[must_use]
-    pub fn of(words: &[u64; BUCKET_SLOTS], now: u16) -> Self {
+    pub fn of(words: &[u64; BUCKET_SLOTS], now: u16, salt: u64) -> Self {
+        let salt = salt & 7;
         let mut best = u64::MAX >> 1;
         let mut used = 0;
         let mut index = 0;
         while index < BUCKET_SLOTS {
             let worth = u64::from(Life::of(words[index]).worth(now));
             used += is_set(worth);
-            let candidate = worth << 3 | index as u64;
+            let candidate = worth << 3 | index as u64 ^ salt;
             best = select(less(candidate, best), candidate, best);
             index += 1;
         }
-        Self { slot: (best & 7) as u32, worth: (best >> 3) as u32, used: used as u32 }
+        Self { slot: (best & 7 ^ salt) as u32, worth: (best >> 3) as u32, used: used as u32 }
     }
 
     /// Whether `self` is to be taken rather than `other`: less is lost, or nothing is by either and its bucket is
@@ -204,17 +208,29 @@ mod tests {
         let expired = Slot::new(2, 1, Life::new(FlowState::Established, 0, 10)).0;
         let mut words = [live; 8];
         words[5] = expired;
-        assert_eq!(Vacancy::of(&words, 1000), Vacancy { slot: 5, worth: 1, used: 8 });
+        for salt in 0..16 {
+            assert_eq!(Vacancy::of(&words, 1000, salt), Vacancy { slot: 5, worth: 1, used: 8 });
+        }
         words[6] = 0;
-        assert_eq!(Vacancy::of(&words, 1000), Vacancy { slot: 6, worth: 0, used: 7 });
+        for salt in 0..16 {
+            assert_eq!(Vacancy::of(&words, 1000, salt), Vacancy { slot: 6, worth: 0, used: 7 });
+        }
+    }
+
+    #[test]
+    fn of_equals_each_may_be_the_one_that_goes() {
+        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, 10, 1000)).0;
+        let mut slots: Vec<_> = (0..8).map(|salt| Vacancy::of(&[live; 8], 1000, salt).slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]
     fn of_two_buckets_with_room_the_emptier_is_taken() {
         let live = Slot::new(1, 1, Life::new(FlowState::Established, 10, 0)).0;
-        let fuller = Vacancy::of(&[live, live, 0, 0, 0, 0, 0, 0], 0);
-        let emptier = Vacancy::of(&[live, 0, 0, 0, 0, 0, 0, 0], 0);
-        let full = Vacancy::of(&[live; 8], 0);
+        let fuller = Vacancy::of(&[live, live, 0, 0, 0, 0, 0, 0], 0, 0);
+        let emptier = Vacancy::of(&[live, 0, 0, 0, 0, 0, 0, 0], 0, 0);
+        let full = Vacancy::of(&[live; 8], 0, 0);
         assert!(emptier.better_than(fuller) && !fuller.better_than(emptier));
         assert!(fuller.better_than(full) && !full.better_than(fuller));
     }
@@ -228,7 +244,7 @@ mod tests {
         for flow in 0..(buckets * 8 / 2) as u64 {
             let place = Place::of(mix(flow), buckets as u32 - 1);
             let (first, second) = (place.first as usize, place.second as usize);
-            let (one, two) = (Vacancy::of(&table[first], 0), Vacancy::of(&table[second], 0));
+            let (one, two) = (Vacancy::of(&table[first], 0, flow), Vacancy::of(&table[second], 0, flow));
             let (bucket, vacancy) = if two.better_than(one) { (second, two) } else { (first, one) };
             evicted += u32::from(vacancy.worth > 1);
             let life = Life::new(FlowState::Established, 10, 0);

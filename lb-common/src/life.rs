@@ -20,6 +20,9 @@ pub const HALF_OPEN_TICKS: u16 = 64;
 /// A flow of which a FIN or a RST has been seen is forgotten after so many ticks without packets.
 pub const CLOSING_TICKS: u16 = 32;
 
+/// A flow of datagrams that has had none for so many ticks leaves its port to a new one, where none is free.
+pub const YIELDING_TICKS: u16 = 3;
+
 /// Ages above this are a clock that another CPU read a moment later, not an age.
 const SKEW_TICKS: u16 = 0xff00;
 
@@ -229,6 +232,18 @@ impl Life {
         self.worth(now) <= 1
     }
 
+    /// Whether a new flow that finds no free port may take this one's: it has shown no more than a SYN, or its
+    /// datagrams have been answered or never will be. Closing flows keep theirs, for packets that are late.
+    #[inline(always)]
+    #[must_use]
+    pub fn yields(self, now: u16) -> bool {
+        match self.state() {
+            FlowState::HalfOpen => true,
+            FlowState::Datagrams => self.age(now) >= YIELDING_TICKS,
+            FlowState::Empty | FlowState::Closing | FlowState::Established | FlowState::Claimed => false,
+        }
+    }
+
     /// What is lost if the place is taken: 0 for none, 1 for an expired flow, then by state, then the oldest
     /// first. Without branches, since a bucket's words are all judged.
     #[inline(always)]
@@ -276,6 +291,18 @@ mod tests {
         assert!(!life.expired(6));
         let wrapped = Life::new(FlowState::Established, 0, 0);
         assert_eq!(wrapped.age(0xffff), 0);
+    }
+
+    #[test]
+    fn half_open_flows_yield_and_others_only_where_nobody_waits() {
+        let yields = |state, age| Life::new(state, 10, 1000).yields(1000 + age);
+        assert!(yields(FlowState::HalfOpen, 0));
+        assert!(
+            !yields(FlowState::Datagrams, YIELDING_TICKS - 1) && yields(FlowState::Datagrams, YIELDING_TICKS)
+        );
+        for state in [FlowState::Empty, FlowState::Closing, FlowState::Established, FlowState::Claimed] {
+            assert!(!yields(state, 500), "{state:?}");
+        }
     }
 
     #[test]

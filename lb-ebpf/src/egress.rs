@@ -46,6 +46,10 @@ pub fn client_hop(index: u16) -> Result<NextHop, Reason> {
     }
     let interface_slot = hop.interface_slot();
     let interface = INTERFACES.get(interface_slot).ok_or(Reason::BadState)?;
+    // The agent has let go of it since.
+    if interface.attached == 0 {
+        return Err(Reason::NoEgress);
+    }
     Ok(NextHop { destination_mac: hop.mac(), source_mac: interface.mac, interface_slot })
 }
 

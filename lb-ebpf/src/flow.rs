@@ -10,7 +10,7 @@ use crate::{
     arrival::{Arrival, Begun},
     atomic,
     backend::BackendRef,
-    globals,
+    egress, globals,
     service::{IN_MEMORY, ServiceRef},
 };
 
@@ -84,9 +84,11 @@ extern "C" fn begin_steered(arrival: *const Arrival) -> i64 {
 fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
     let backend = arrival.choose_backend(&service)?;
+    // What cannot be sent is no flow.
+    egress::next_hop(backend.next_hop())?;
     let place = Place::of(arrival.hash, globals::flow_mask());
     let word = if arrival.slot == Arrival::NOWHERE {
-        vacancy(place, arrival.now)?
+        vacancy(place, arrival)?
     } else {
         let bucket = FLOWS.get_ptr_mut(arrival.slot / BUCKET_SLOTS as u32).ok_or(Reason::BadState)?;
         word_at(bucket, arrival.slot as usize)
@@ -98,11 +100,14 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
 
 /// The word of two buckets whose flow is worth least.
 #[inline(always)]
-fn vacancy(place: Place, now: u16) -> Result<*mut u64, Reason> {
+fn vacancy(place: Place, arrival: &Arrival) -> Result<*mut u64, Reason> {
     let first = FLOWS.get_ptr_mut(place.first).ok_or(Reason::BadState)?;
     let second = FLOWS.get_ptr_mut(place.second).ok_or(Reason::BadState)?;
     // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
-    let (one, two) = unsafe { (Vacancy::of(&(*first).0, now), Vacancy::of(&(*second).0, now)) };
+    let (first_words, second_words) = unsafe { (&(*first).0, &(*second).0) };
+    let salt = arrival.hash >> 32;
+    let one = Vacancy::of(first_words, arrival.now, salt);
+    let two = Vacancy::of(second_words, arrival.now, salt);
     if two.better_than(one) {
         Ok(word_at(second, two.slot as usize))
     } else {

@@ -209,7 +209,6 @@ impl DataPlane {
     }
 
     /// A packet whose fate is known, in words.
-    #[must_use]
     pub fn case<'a>(&'a self, name: impl std::fmt::Display) -> Case<'a> {
         Case::new(self, name.to_string())
     }

@@ -143,9 +143,7 @@ async fn resolved(events: &mut mpsc::Receiver<NextHopEvent>, of: &str) -> NextHo
 
 /// Why there is no next hop, once the kernel does not ask any more.
 async fn refused(events: &mut mpsc::Receiver<NextHopEvent>, of: &str) -> String {
-    let settled = |result: &Result<NextHop, Unresolved>| {
-        result.as_ref().is_err_and(|reason| !reason.pending)
-    };
+    let settled = |result: &Result<NextHop, Unresolved>| result.as_ref().is_err_and(|reason| !reason.pending);
     until(events, of, settled).await.expect_err("it is one that is not ok").reason
 }
 

@@ -2,21 +2,21 @@
 //! free, both claimed, written and then published.
 
 use lb_common::{
-    Addr, FlowState, Life, Reason,
-    flow_table::{BUCKET_SLOTS, Vacancy},
+    Addr, FlowState, Reason, ServiceKey,
+    flow_table::Vacancy,
     nat_table::{
         KEY_CLAIMED, KEY_EMPTY, NatReply, NatValue, PORT_TRIES, ReplyPeer, ReplyWord, buckets_of, key_of,
         port_of,
     },
 };
 
-use super::{ForwardSlot, NAT_FLOWS, reply_at};
+use super::{ForwardSlot, NAT_FLOWS, are_halves, reply_at};
 use crate::{
     arrival::{Arrival, Begun},
     atomic,
     backend::{self, BackendRef},
     egress, globals,
-    service::ServiceRef,
+    service::{self, ServiceRef},
 };
 
 /// Begins a translated flow: a [`Begun`].
@@ -35,6 +35,7 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     // Whatever may refuse the flow comes before anything is written.
     let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
     let backend = arrival.choose_backend(&service)?;
+    egress::next_hop(backend.next_hop())?;
     let key = key_of(arrival.hash);
     let source_index = backend.source_for(key)?;
     let source = backend::source(source_index).ok_or(Reason::BadState)?;
@@ -64,15 +65,16 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
 #[inline(always)]
 fn choose_slot(arrival: &Arrival, key: u64) -> Result<ForwardSlot, Reason> {
     if arrival.slot != Arrival::NOWHERE {
-        let bucket = NAT_FLOWS.get_ptr_mut(arrival.slot / BUCKET_SLOTS as u32).ok_or(Reason::BadState)?;
-        return Ok(ForwardSlot { bucket, number: arrival.slot });
+        return ForwardSlot::at(arrival.slot).ok_or(Reason::BadState);
     }
     let (first_index, second_index) = buckets_of(key, globals::nat_mask());
     let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
     let second = NAT_FLOWS.get_ptr_mut(second_index).ok_or(Reason::BadState)?;
     // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
-    let (one, two) =
-        unsafe { (Vacancy::of(&(*first).values, arrival.now), Vacancy::of(&(*second).values, arrival.now)) };
+    let (first_values, second_values) = unsafe { (&(*first).values, &(*second).values) };
+    let salt = key >> 61;
+    let one = Vacancy::of(first_values, arrival.now, salt);
+    let two = Vacancy::of(second_values, arrival.now, salt);
     if two.better_than(one) {
         Ok(ForwardSlot::new(second, second_index, two.slot as usize))
     } else {
@@ -108,12 +110,11 @@ fn release_reply(value: NatValue, own_protocol: u8) {
     };
     // SAFETY: words of a map's value.
     unsafe {
-        let word = atomic::read(&raw const (*entry).word);
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
         let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
-        let ours = peer.nat_port() == value.port() && peer.backend() == value.backend();
-        if ours && !matches!(ReplyWord(word).life().state(), FlowState::Claimed) {
+        if are_halves(value, word, peer) && !matches!(word.life().state(), FlowState::Claimed) {
             // Where the word has changed meanwhile the flow is in use again, and its place ends by its age.
-            atomic::exchange(&raw mut (*entry).word, word, 0);
+            atomic::exchange(&raw mut (*entry).word, word.0, 0);
         }
     }
 }
@@ -126,36 +127,103 @@ struct Entry<'a> {
     word: ReplyWord,
 }
 
-/// Finds a port whose place is free, fills the place, and says which port it is.
+/// Finds a port whose place is free, or may be taken from another flow, fills the place, and says which port it is.
 #[inline(always)]
 fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
-    let (first, count) = globals::nat_ports();
-    let backend = &half.backend;
+    let mut yielding = 0;
     for attempt in 0..PORT_TRIES {
-        let port = port_of(key, attempt, first, count);
-        let entry = reply_at(backend.addr(), backend.port(), half.source, port, arrival.protocol())?;
-        if claim_reply(entry, arrival.now) {
-            let peer = ReplyPeer::new(arrival.packet.source_port, port, backend.index, half.client_hop);
-            // SAFETY: an entry that this CPU has claimed; the exchange orders what was written before it.
-            unsafe {
-                atomic::write(&raw mut (*entry).peer, peer.0);
-                (*entry).client = arrival.packet.source;
-                atomic::exchange(&raw mut (*entry).word, CLAIM, half.word.0);
-            }
+        let port = half.port(key, attempt);
+        let entry = half.place(port, arrival)?;
+        // SAFETY: a word of a map's value.
+        let word = ReplyWord(unsafe { atomic::read(&raw const (*entry).word) });
+        let free = word.life().worth(arrival.now) <= 1;
+        // An answer to a port of a service would be taken for a request.
+        if (free || word.life().yields(arrival.now)) && half.is_service(port, arrival) {
+            continue;
+        }
+        if free && half.fill(entry, word, port, arrival) {
             return Some(port);
         }
+        if !free && word.life().yields(arrival.now) {
+            yielding = port;
+        }
     }
-    None
+    if yielding == 0 {
+        return None;
+    }
+    take_over(half, yielding, arrival)
+}
+
+/// Gives a flow's port to a new one. The other's forward half goes first: it must not send by a port that is no
+/// longer its own.
+#[inline(always)]
+fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
+    let entry = half.place(port, arrival)?;
+    // SAFETY: words of a map's value.
+    let (word, peer) = unsafe {
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
+        (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
+    };
+    if !word.life().yields(arrival.now) {
+        return None;
+    }
+    forget_forward(word, peer)?;
+    half.fill(entry, word, port, arrival).then_some(port)
+}
+
+/// Takes away the forward half of a flow, if it is still there.
+#[inline(always)]
+fn forget_forward(word: ReplyWord, peer: ReplyPeer) -> Option<()> {
+    let slot = ForwardSlot::at(word.forward_slot())?;
+    // SAFETY: words of a bucket.
+    unsafe {
+        let key = atomic::read(slot.key());
+        let value = NatValue(atomic::read(slot.value()));
+        if key <= KEY_CLAIMED || !are_halves(value, word, peer) {
+            return Some(());
+        }
+        if atomic::exchange(slot.key(), key, KEY_CLAIMED) {
+            atomic::write(slot.value(), 0);
+            atomic::write(slot.key(), KEY_EMPTY);
+        }
+    }
+    Some(())
 }
 
 /// The word of an entry that is being written.
 const CLAIM: u64 = FlowState::Claimed as u64;
 
-#[inline(always)]
-fn claim_reply(entry: *mut NatReply, now: u16) -> bool {
-    // SAFETY: a word of a map's value.
-    unsafe {
-        let word = atomic::read(&raw const (*entry).word);
-        Life::of(word).worth(now) <= 1 && atomic::exchange(&raw mut (*entry).word, word, CLAIM)
+impl Entry<'_> {
+    /// The port of a try.
+    #[inline(always)]
+    fn port(&self, key: u64, attempt: u32) -> u16 {
+        let (first, count) = globals::nat_ports();
+        port_of(key, attempt, first, count)
+    }
+
+    #[inline(always)]
+    fn place(&self, port: u16, arrival: &Arrival) -> Option<*mut NatReply> {
+        reply_at(self.backend.addr(), self.backend.port(), self.source, port, arrival.protocol())
+    }
+
+    #[inline(always)]
+    fn is_service(&self, port: u16, arrival: &Arrival) -> bool {
+        service::lookup(&ServiceKey::new(*self.source, port.to_be_bytes(), arrival.protocol())).is_some()
+    }
+
+    /// Claims a place that is as `word` says, writes it, and publishes it.
+    #[inline(always)]
+    fn fill(&self, entry: *mut NatReply, word: ReplyWord, port: u16, arrival: &Arrival) -> bool {
+        let peer = ReplyPeer::new(arrival.packet.source_port, port, self.backend.index, self.client_hop);
+        // SAFETY: an entry that this CPU claims first; the last exchange orders what was written before it.
+        unsafe {
+            if !atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) {
+                return false;
+            }
+            atomic::write(&raw mut (*entry).peer, peer.0);
+            (*entry).client = arrival.packet.source;
+            atomic::exchange(&raw mut (*entry).word, CLAIM, self.word.0);
+        }
+        true
     }
 }

@@ -17,7 +17,7 @@ use lb_common::{
     Addr,
     flow_table::BUCKET_SLOTS,
     hash::reply_hash,
-    nat_table::{NatBucket, NatReply},
+    nat_table::{NatBucket, NatReply, NatValue, ReplyPeer, ReplyWord},
 };
 
 use crate::{globals, service::IN_MEMORY};
@@ -42,6 +42,13 @@ impl ForwardSlot {
         Self { bucket, number: bucket_index * BUCKET_SLOTS as u32 + slot as u32 }
     }
 
+    /// The slot of that number, whatever is in it.
+    #[inline(always)]
+    fn at(number: u32) -> Option<Self> {
+        let bucket = NAT_FLOWS.get_ptr_mut(number / BUCKET_SLOTS as u32 & globals::nat_mask())?;
+        Some(Self { bucket, number })
+    }
+
     #[inline(always)]
     fn key(self) -> *mut u64 {
         // SAFETY: the mask keeps the index inside the bucket.
@@ -53,6 +60,14 @@ impl ForwardSlot {
         // SAFETY: as above.
         unsafe { (&raw mut (*self.bucket).values).cast::<u64>().add(self.number as usize & 7) }
     }
+}
+
+/// Whether these are two halves of one flow: backend, source address and port are no other live flow's.
+#[inline(always)]
+fn are_halves(forward: NatValue, reply: ReplyWord, peer: ReplyPeer) -> bool {
+    forward.port() == peer.nat_port()
+        && forward.backend() == peer.backend()
+        && forward.source() == reply.source()
 }
 
 /// The place of the reply half of a flow between `backend` and `source`.

@@ -4,35 +4,37 @@
 
 use lb_common::{
     FlowState, Life,
-    flow_table::BUCKET_SLOTS,
     nat_table::{NatReply, NatValue, ReplyPeer, ReplyWord},
 };
 
-use super::{ForwardSlot, NAT_FLOWS, NAT_REPLIES, reply_at};
+use super::{ForwardSlot, NAT_REPLIES, are_halves, reply_at};
 use crate::{
     arrival::Arrival,
     atomic,
     backend::{self, BackendRef},
-    egress, globals,
+    egress,
 };
 
-/// Brings a flow up to date after a client's packet; its forward half is at `arrival.slot`.
+/// What [`refresh_by_request`] returns of a flow that has both halves.
+pub const REFRESHED: i32 = 0;
+/// What it returns of a flow whose reply half is lost: no answer would reach the client, so it has to begin anew.
+const LOST: i32 = 1;
+
+/// Brings a flow up to date after a client's packet; its forward half is at `arrival.slot`. [`REFRESHED`], or that
+/// the flow is broken.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn refresh_by_request(arrival: *const Arrival) -> i32 {
     // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
-    if let Some(arrival) = unsafe { arrival.as_ref() } {
-        by_request(arrival);
+    match unsafe { arrival.as_ref() }.and_then(by_request) {
+        Some(()) => REFRESHED,
+        None => LOST,
     }
-    0
 }
 
 #[inline(always)]
 fn by_request(arrival: &Arrival) -> Option<()> {
-    let slot = ForwardSlot {
-        bucket: NAT_FLOWS.get_ptr_mut(arrival.slot / BUCKET_SLOTS as u32)?,
-        number: arrival.slot,
-    };
+    let slot = ForwardSlot::at(arrival.slot)?;
     // SAFETY: words of a map's value.
     let value = NatValue(unsafe { atomic::read(slot.value()) });
     let used = arrival.used(value.life());
@@ -42,9 +44,7 @@ fn by_request(arrival: &Arrival) -> Option<()> {
     let backend = BackendRef::at(value.backend())?;
     let source = backend::source(value.source())?;
     let entry = reply_at(backend.addr(), backend.port(), source, value.port(), arrival.protocol())?;
-    let client_hop = egress::remember_client_hop(arrival.packet.source_mac).ok()?;
-    touch_reply(entry, value, used.state(), arrival.now, client_hop);
-    Some(())
+    touch_reply(entry, value, used.state(), arrival)
 }
 
 /// Brings a flow up to date after a backend's packet; its reply half is at `reply_index`. State and tick are those
@@ -65,16 +65,11 @@ fn by_reply(reply_index: u32, life: Life) -> Option<()> {
         atomic::write(&raw mut (*entry).word, life.put(word.0));
         (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
     };
-    let number = word.forward_slot();
-    let bucket = NAT_FLOWS.get_ptr_mut(number / BUCKET_SLOTS as u32 & globals::nat_mask())?;
-    let slot = ForwardSlot { bucket, number };
+    let slot = ForwardSlot::at(word.forward_slot())?;
     // SAFETY: words of a map's value; the value of another flow is told by its parts and left alone.
     unsafe {
         let value = NatValue(atomic::read(slot.value()));
-        let ours = value.port() == peer.nat_port()
-            && value.backend() == peer.backend()
-            && value.source() == word.source();
-        if ours && !matches!(value.life().state(), FlowState::Empty) {
+        if are_halves(value, word, peer) && !matches!(value.life().state(), FlowState::Empty) {
             atomic::write(slot.value(), carry_over(value.life(), life.state(), life.tick()).put(value.0));
         }
     }
@@ -92,21 +87,28 @@ fn carry_over(other: Life, state: FlowState, now: u16) -> Life {
     other.used(state, now)
 }
 
-/// Brings a flow's reply half up to date, if it is still that flow's; `client_hop` is where its client is now.
+/// Brings a flow's reply half up to date, if it is still that flow's.
 #[inline(always)]
-fn touch_reply(entry: *mut NatReply, value: NatValue, state: FlowState, now: u16, client_hop: u16) {
+fn touch_reply(entry: *mut NatReply, value: NatValue, state: FlowState, arrival: &Arrival) -> Option<()> {
     // SAFETY: words of a map's value; a word of another flow is told by its peer and left alone.
     unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
-        let ours = peer.nat_port() == value.port() && peer.backend() == value.backend();
+        let client = atomic::read_addr(&raw const (*entry).client);
+        let ours = are_halves(value, word, peer)
+            && client == arrival.packet.source
+            && peer.client_port() == arrival.packet.source_port;
         if !ours || matches!(word.life().state(), FlowState::Empty | FlowState::Claimed) {
-            return;
+            return None;
         }
-        atomic::write(&raw mut (*entry).word, carry_over(word.life(), state, now).put(word.0));
-        if peer.client_hop() != client_hop {
+        atomic::write(&raw mut (*entry).word, carry_over(word.life(), state, arrival.now).put(word.0));
+        // Where there is no room for another neighbour, answers go on to the one that is known.
+        if let Ok(client_hop) = egress::remember_client_hop(arrival.packet.source_mac)
+            && client_hop != peer.client_hop()
+        {
             let moved = ReplyPeer::new(peer.client_port(), peer.nat_port(), peer.backend(), client_hop);
             atomic::write(&raw mut (*entry).peer, moved.0);
         }
     }
+    Some(())
 }

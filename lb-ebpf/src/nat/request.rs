@@ -6,7 +6,11 @@ use lb_common::{
     nat_table::{NatBucket, NatValue, buckets_of, key_of},
 };
 
-use super::{ForwardSlot, NAT_FLOWS, begin::begin_translated, refresh::refresh_by_request};
+use super::{
+    ForwardSlot, NAT_FLOWS,
+    begin::begin_translated,
+    refresh::{REFRESHED, refresh_by_request},
+};
 use crate::{
     arrival::{Arrival, Begun},
     atomic,
@@ -60,7 +64,9 @@ fn go_on(slot: ForwardSlot, arrival: &mut Arrival, service: &ServiceRef) -> Opti
     }
     if arrival.used(life) != life {
         arrival.slot = slot.number;
-        refresh_by_request(arrival);
+        if refresh_by_request(arrival) != REFRESHED {
+            return None;
+        }
     }
     Some(Begun::new(value.backend(), value.port(), value.source()))
 }

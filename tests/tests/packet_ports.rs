@@ -1,0 +1,267 @@
+//! full-nat's source addresses and ports: which, how many, and what happens when there are none.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
+
+use flowgate::datapath::apply::WantedBackend;
+use harness::{
+    dataplane::{Action, DataPlane, Kind, Options},
+    packets::{Parsed, flags},
+};
+use lb_common::{Mode, Reason};
+
+const TCP: Kind = Kind { mode: Mode::FullNat, v6: false, udp: false };
+
+fn kinds() -> [Kind; 4] {
+    Kind::of_mode(Mode::FullNat)
+}
+
+/// Sends a client's first packet; the source that its backend sees, and the backend.
+fn begin(plane: &DataPlane, kind: Kind, client: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+    let fate = plane.run(0, &kind.request(client).frame());
+    (fate.action == Action::Tx).then(|| {
+        let sent = Parsed::of(&fate.frame);
+        (sent.source(), sent.destination())
+    })
+}
+
+/// Begins a flow and, for TCP, goes on with it, so that it is worth more than a SYN.
+fn establish(plane: &DataPlane, kind: Kind, client: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+    let begun = begin(plane, kind, client)?;
+    assert_eq!(plane.run(0, &kind.more(client).frame()).action, Action::Tx);
+    Some(begun)
+}
+
+#[test]
+fn no_two_live_flows_look_alike_to_a_backend() {
+    for kind in kinds() {
+        let mut plane = DataPlane::with(&Options::default().flows(8192));
+        plane.apply(&[kind.service([11, 12].map(|n| kind.backend(n)).to_vec())]);
+        let flows: HashMap<SocketAddr, _> = (0..8000)
+            .map(|n| kind.client(n))
+            .map(|client| (client, establish(&plane, kind, client).expect("there is room")))
+            .collect();
+        let looks: HashSet<_> = flows.values().collect();
+        assert_eq!(looks.len(), flows.len(), "{kind}: each has a source port of its own towards its backend");
+        assert!(flows.values().all(|(source, _)| (1024..32_768).contains(&source.port())), "{kind}");
+        // Every answer finds its own client, and every client its own flow.
+        for (client, (source, backend)) in &flows {
+            let answer = kind.answer(*backend, *source);
+            let fate = plane.run(0, &answer.frame());
+            assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}: answer to {client}");
+            let more = kind.more(*client);
+            let fate = plane.run(0, &more.frame());
+            assert_eq!(
+                fate.frame,
+                kind.translated(&more, *source, *backend).frame(),
+                "{kind}: more of {client}"
+            );
+        }
+    }
+}
+
+/// Two services with the same backend share its ports, and never one of them.
+#[test]
+fn services_that_share_a_backend_share_no_port() {
+    for kind in kinds() {
+        let mut plane = DataPlane::new();
+        let mut other = kind.address();
+        other.set_port(81);
+        plane.apply(&[kind.service(vec![kind.backend(11)]), kind.service_at(other, vec![kind.backend(11)])]);
+        let mut sources = HashSet::new();
+        for n in 0..2000 {
+            let client = kind.client(n);
+            for service in [kind.address(), other] {
+                let request = kind.request(client).between(client, service);
+                let fate = plane.run(0, &request.frame());
+                assert_eq!(fate.action, Action::Tx, "{kind}");
+                let source = Parsed::of(&fate.frame).source();
+                assert!(sources.insert(source), "{kind}: {source} is used twice");
+                let answer = kind.answer(kind.backend(11).address, source);
+                let fate = plane.run(0, &answer.frame());
+                let returned = Parsed::of(&fate.frame);
+                assert_eq!((returned.source(), returned.destination()), (service, client), "{kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_source_address_is_used() {
+    for kind in kinds() {
+        let mut plane = DataPlane::new();
+        let sources: Vec<_> = (1..=5).map(|n| kind.inside(n)).collect();
+        let backend = WantedBackend { sources: sources.clone(), ..kind.backend(11) };
+        plane.apply(&[kind.service(vec![backend])]);
+        let mut used: HashMap<_, u32> = HashMap::new();
+        for n in 0..1000 {
+            let (source, _) = begin(&plane, kind, kind.client(n)).expect("there is room");
+            *used.entry(source.ip()).or_default() += 1;
+        }
+        assert_eq!(used.len(), sources.len(), "{kind}");
+        // 200 each, standard deviation 12.6.
+        assert!(used.values().all(|flows| (125..275).contains(flows)), "{kind}: {used:?}");
+    }
+}
+
+/// What an address has begun it ends, when the backend gets others.
+#[test]
+fn a_flow_keeps_its_source_address() {
+    let mut plane = DataPlane::new();
+    let with = |n| WantedBackend { sources: vec![TCP.inside(n)], ..TCP.backend(11) };
+    plane.apply(&[TCP.service(vec![with(1)])]);
+    let old: Vec<_> = (0..100).map(|n| establish(&plane, TCP, TCP.client(n)).expect("room")).collect();
+    plane.apply(&[TCP.service(vec![with(2)])]);
+    for (n, (source, backend)) in (0..).zip(old) {
+        let more = TCP.more(TCP.client(n));
+        assert_eq!(plane.run(0, &more.frame()).frame, TCP.translated(&more, source, backend).frame());
+        let answer = TCP.answer(backend, source);
+        assert_eq!(plane.run(0, &answer.frame()).frame, TCP.returned(&answer, TCP.client(n), 0).frame());
+    }
+    let (source, _) = begin(&plane, TCP, TCP.client(1000)).expect("room");
+    assert_eq!(source.ip(), TCP.inside(2));
+}
+
+#[test]
+fn ports_come_from_outside_the_hosts_own() {
+    for (local_ports, first, last) in
+        [("1024 50000", 50_001, 65_535), ("32768 60999", 1024, 32_767), ("1024 64511", 64_512, 65_535)]
+    {
+        let mut plane = DataPlane::with(&Options { local_ports, ..Options::default() });
+        plane.apply(&[TCP.service(vec![TCP.backend(11)])]);
+        let ports: HashSet<u16> = (0..400)
+            .filter_map(|n| begin(&plane, TCP, TCP.client(n)))
+            .map(|(source, _)| source.port())
+            .collect();
+        assert!(ports.len() > 390, "{local_ports}: {} of 400", ports.len());
+        assert!(ports.iter().all(|port| (first..=last).contains(port)), "{local_ports}: {ports:?}");
+    }
+}
+
+/// A source address may be a service's as well: an answer to one of its ports would be taken for a request.
+#[test]
+fn no_port_is_allocated_that_is_a_services() {
+    for kind in kinds() {
+        let mut options = Options { local_ports: "1024 64511", ..Options::default() };
+        options.limits.services = 600;
+        options.limits.backends = 600;
+        let mut plane = DataPlane::with(&options);
+        let mut services = vec![kind.service(vec![kind.backend(11)])];
+        // Every other port of the range.
+        services.extend(
+            (0..512).map(|n| kind.service_at(SocketAddr::new(kind.source(), 64_512 + 2 * n), Vec::new())),
+        );
+        plane.apply(&services);
+        for n in 0..200 {
+            let client = kind.client(n);
+            let (source, backend) = begin(&plane, kind, client).expect("half of the ports are free");
+            let answer = kind.answer(backend, source);
+            let fate = plane.run(0, &answer.frame());
+            assert_eq!(
+                fate.frame,
+                kind.returned(&answer, client, 0).frame(),
+                "{kind}: port {}",
+                source.port()
+            );
+        }
+    }
+}
+
+#[test]
+fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
+    for kind in kinds() {
+        // 1024 ports, and tables that have room for far more.
+        let mut plane = DataPlane::with(&Options { local_ports: "1024 64511", ..Options::default() });
+        plane.apply(&[kind.service(vec![kind.backend(11)])]);
+        let backend = kind.backend(11).address;
+        let mut live = Vec::new();
+        let mut refused = Vec::new();
+        for n in 0..3000 {
+            let client = kind.client(n);
+            match establish(&plane, kind, client) {
+                Some((source, _)) => live.push((client, source)),
+                None => refused.push(client),
+            }
+        }
+        assert!((900..=1024).contains(&live.len()), "{kind}: {} flows", live.len());
+        let sources: HashSet<_> = live.iter().map(|(_, source)| *source).collect();
+        assert_eq!(sources.len(), live.len(), "{kind}");
+        let flows = plane.flows();
+        assert_eq!(flows.translated as usize, live.len(), "{kind}: what is refused is not remembered");
+        for client in refused.iter().take(50) {
+            plane
+                .case(format!("{kind}: no port"))
+                .send(&kind.request(*client).frame())
+                .dropped(Reason::PortsExhausted);
+        }
+        for (client, source) in &live {
+            let answer = kind.answer(backend, *source);
+            let fate = plane.run(0, &answer.frame());
+            assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}");
+        }
+        if !kind.udp {
+            // A connection that was reset gives its port back by and by; the same one begins anew at once.
+            let (client, _) = live[0];
+            let reset = kind.more(client).flags(flags::RST);
+            assert_eq!(plane.run(0, &reset.frame()).action, Action::Tx);
+        }
+    }
+}
+
+/// At the number of flows that the tables are made for, a refusal would be a fault.
+#[test]
+fn as_many_flows_as_the_limit_says_find_a_port() {
+    for kind in kinds() {
+        let mut plane = DataPlane::with(&Options::default().flows(16_384));
+        plane.apply(&[kind.service((11..27).map(|n| kind.backend(n)).collect())]);
+        let refused = (0..16_384).filter(|n| establish(&plane, kind, kind.client(*n)).is_none()).count();
+        assert_eq!(refused, 0, "{kind}");
+        assert_eq!(plane.flows().translated, 16_384, "{kind}");
+    }
+}
+
+/// SYNs that nobody follows up hold ports and slots; they must not keep them from those who come after.
+#[test]
+fn a_syn_flood_neither_ends_connections_nor_keeps_others_out() {
+    for v6 in [false, true] {
+        let kind = Kind { v6, ..TCP };
+        let mut plane =
+            DataPlane::with(&Options { local_ports: "1024 64511", ..Options::default() }.flows(512));
+        plane.apply(&[kind.service(vec![kind.backend(11)])]);
+        let established: Vec<_> = (0..200)
+            .map(|n| (kind.client(n), establish(&plane, kind, kind.client(n)).expect("room")))
+            .collect();
+        for n in 0..20_000 {
+            let _ = plane.run(0, &kind.request(kind.client(10_000 + n)).frame());
+        }
+        for (client, (source, backend)) in &established {
+            let more = kind.more(*client);
+            let fate = plane.run(0, &more.frame());
+            assert_eq!(fate.frame, kind.translated(&more, *source, *backend).frame(), "{kind}: {client}");
+            let answer = kind.answer(*backend, *source);
+            let fate = plane.run(0, &answer.frame());
+            assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}: answer to {client}");
+        }
+        // Newcomers, while the flood goes on.
+        let mut came_in = 0;
+        for n in 0..200 {
+            let client = kind.client(1000 + n);
+            if let Some((source, backend)) = begin(&plane, kind, client) {
+                for flood in 0..20 {
+                    let _ = plane.run(0, &kind.request(kind.client(40_000 + 20 * n + flood)).frame());
+                }
+                let answer = kind.answer(backend, source);
+                let answered = plane.run(0, &answer.frame());
+                let more = kind.more(client);
+                let went_on = plane.run(0, &more.frame());
+                came_in += u32::from(
+                    answered.frame == kind.returned(&answer, client, 0).frame()
+                        && went_on.frame == kind.translated(&more, source, backend).frame(),
+                );
+            }
+        }
+        assert!(came_in >= 180, "{kind}: {came_in} of 200 newcomers got through");
+    }
+}
