@@ -237,11 +237,9 @@ impl Life {
     #[inline(always)]
     #[must_use]
     pub fn yields(self, now: u16) -> bool {
-        match self.state() {
-            FlowState::HalfOpen => true,
-            FlowState::Datagrams => self.age(now) >= YIELDING_TICKS,
-            FlowState::Empty | FlowState::Closing | FlowState::Established | FlowState::Claimed => false,
-        }
+        let is = |state: FlowState| is_zero(self.0 & 0xf ^ state as u64);
+        let is_quiet = less(u64::from(YIELDING_TICKS) - 1, self.bounded_age(now));
+        is(FlowState::HalfOpen) | is(FlowState::Datagrams) & is_quiet != 0
     }
 
     /// What is lost if the place is taken: 0 for none, 1 for an expired flow, then by state, then the oldest

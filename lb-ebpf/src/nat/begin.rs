@@ -137,15 +137,15 @@ fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
         // SAFETY: a word of a map's value.
         let word = ReplyWord(unsafe { atomic::read(&raw const (*entry).word) });
         let free = word.life().worth(arrival.now) <= 1;
+        let yields = word.life().yields(arrival.now);
         // An answer to a port of a service would be taken for a request.
-        if (free || word.life().yields(arrival.now)) && half.is_service(port, arrival) {
+        if !(free | yields) || half.is_service(port, arrival) {
             continue;
         }
-        if free && half.fill(entry, word, port, arrival) {
-            return Some(port);
-        }
-        if !free && word.life().yields(arrival.now) {
+        if !free {
             yielding = port;
+        } else if half.fill(entry, word, port, arrival) {
+            return Some(port);
         }
     }
     if yielding == 0 {
