@@ -164,6 +164,12 @@ impl Agent {
         self.scratch.path().join("flowgate.sock")
     }
 
+    /// Where it keeps what the command line has made.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.scratch.path().join("state")
+    }
+
     /// Where it pins.
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
@@ -181,12 +187,11 @@ impl Agent {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write_file(&self, text: &str) -> Result<()> {
-        let state_dir = self.scratch.path().join("state");
         let content = format!(
             "[agent]\ninterfaces = {:?}\nsocket = {:?}\nstate_dir = {:?}\npin_dir = {:?}\n{}\n{text}",
             self.setup.interfaces,
             self.socket(),
-            state_dir,
+            self.state_dir(),
             self.pin_dir,
             self.setup.agent,
         );

@@ -41,6 +41,7 @@
 pub mod agent;
 pub mod checksums;
 pub mod cleanup;
+pub mod config;
 pub mod dataplane;
 pub mod http;
 pub mod link;

@@ -1,0 +1,163 @@
+//! Real clients through the real program: every mode on both IP versions.
+
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{
+    agent::{Agent, Setup},
+    config::{HTTP_HEALTH, NO_HEALTH, service},
+    load::{Load, Plan},
+    netns::Namespace,
+    servers::Server,
+    shell,
+    topology::{Host, Topology},
+};
+
+const BACKENDS: usize = 4;
+const REQUESTS: u64 = 2_500;
+const UP_WITHIN: Duration = Duration::from_secs(15);
+
+/// One way through Flowgate.
+struct Way {
+    name: &'static str,
+    mode: &'static str,
+    target: SocketAddr,
+    backend_port: u16,
+}
+
+impl Way {
+    fn backends(&self, net: &Topology) -> Vec<SocketAddr> {
+        net.backends.iter().map(|host| self.backend(host)).collect()
+    }
+
+    fn backend(&self, host: &Host) -> SocketAddr {
+        let addresses = &host.addresses;
+        if self.target.is_ipv4() { addresses.v4(self.backend_port) } else { addresses.v6(self.backend_port) }
+    }
+}
+
+/// Every mode and version; full-nat rewrites the port on the way, dsr cannot.
+fn ways(net: &Topology, port: u16, backend_port: u16) -> [Way; 4] {
+    let way = |name, mode, target, backend_port| Way { name, mode, target, backend_port };
+    [
+        way("nat4", "full-nat", net.service.v4(port), backend_port),
+        way("nat6", "full-nat", net.service.v6(port), backend_port),
+        way("dsr4", "dsr", net.dsr_service.v4(port), port),
+        way("dsr6", "dsr", net.dsr_service.v6(port), port),
+    ]
+}
+
+fn start(net: &Topology, interfaces: &[&str], services: &[String]) -> Result<Agent> {
+    let agent = Agent::start(&net.balancer.netns, Setup::on(interfaces).file(&services.concat()))?;
+    agent.wait_until_all_up(UP_WITHIN)?;
+    Ok(agent)
+}
+
+/// So many requests by curl, each on a connection of its own, one after the other.
+fn curl(client: &Namespace, target: SocketAddr, requests: u64) -> Result<()> {
+    let mut command = client.command("curl");
+    command.args(["--fail", "--silent", "--show-error", "--max-time", "60", "--header", "Connection: close"]);
+    let urls: String =
+        (0..requests).map(|n| format!("url = \"http://{target}/?{n}\"\noutput = \"/dev/null\"\n")).collect();
+    command.args(["--globoff", "--config", "-"]);
+    shell::run_with_input(&mut command, &urls).map(drop)
+}
+
+/// Every backend has had its share of `total` within five points.
+fn shares_are_fair(name: &str, counts: &BTreeMap<String, u64>, total: u64) -> Result<()> {
+    ensure!(counts.values().sum::<u64>() == total, "{name}: {counts:?} are not {total} requests");
+    for (backend, count) in counts {
+        let share = *count as f64 / total as f64;
+        let fair = 1.0 / counts.len() as f64;
+        ensure!((share - fair).abs() <= 0.05, "{name}: {backend} had {share:.3} of {total}: {counts:?}");
+    }
+    Ok(())
+}
+
+fn requests(servers: &[Server]) -> BTreeMap<String, u64> {
+    servers.iter().map(|server| (server.name().to_owned(), server.requests())).collect()
+}
+
+fn curl_every_way(net: &Topology, interfaces: &[&str], modes: &[&str]) -> Result<()> {
+    let translated = net.serve_http(8080)?;
+    let direct = net.serve_http(80)?;
+    let ways: Vec<_> = ways(net, 80, 8080).into_iter().filter(|way| modes.contains(&way.mode)).collect();
+    let services: Vec<_> = ways
+        .iter()
+        .map(|way| service(way.name, way.target, "tcp", way.mode, HTTP_HEALTH, &way.backends(net)))
+        .collect();
+    let agent = start(net, interfaces, &services)?;
+    for way in &ways {
+        let servers = if way.mode == "dsr" { &direct } else { &translated };
+        let before = requests(servers);
+        curl(&net.client.netns, way.target, REQUESTS)
+            .with_context(|| format!("{}\n{}", way.name, agent.log()))?;
+        let mut counts = requests(servers);
+        counts.iter_mut().for_each(|(backend, count)| *count -= before[backend]);
+        shares_are_fair(way.name, &counts, REQUESTS)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ten_thousand_requests_by_curl_and_none_fails() -> Result<()> {
+    curl_every_way(&Topology::one_arm(BACKENDS)?, &["eth0"], &["full-nat", "dsr"])
+}
+
+#[test]
+fn curl_between_two_interfaces() -> Result<()> {
+    curl_every_way(&Topology::two_arm(BACKENDS)?, &["eth0", "eth1"], &["full-nat"])
+}
+
+/// iperf3's connections must all meet one server, so these services have one backend.
+#[test]
+fn iperf3_with_many_streams_both_ways() -> Result<()> {
+    let net = Topology::one_arm(1)?;
+    let server = &net.backends[0];
+    let ways = ways(&net, 5201, 5202);
+    let _servers = [
+        server.netns.spawn("iperf3", &["--server", "--port", "5201"])?,
+        server.netns.spawn("iperf3", &["--server", "--port", "5202"])?,
+    ];
+    let services: Vec<_> = ways
+        .iter()
+        .map(|way| service(way.name, way.target, "tcp", way.mode, NO_HEALTH, &way.backends(&net)))
+        .collect();
+    let agent = start(&net, &["eth0"], &services)?;
+    for way in &ways {
+        for direction in [None, Some("--reverse")] {
+            let mut command = net.client.netns.command("iperf3");
+            let target = way.target.ip().to_string();
+            command.args(["--client", &target, "--port", "5201", "--parallel", "8", "--time", "2", "--json"]);
+            command.args(direction);
+            let output = shell::run(&mut command)
+                .with_context(|| format!("{} {direction:?}\n{}", way.name, agent.log()))?;
+            let report: serde_json::Value = serde_json::from_str(&output)?;
+            let bytes = report["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0);
+            ensure!(bytes > 1_000_000, "{} {direction:?}: {bytes} bytes", way.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn datagrams_are_answered_by_the_service() -> Result<()> {
+    let net = Topology::one_arm(BACKENDS)?;
+    let _servers = (net.serve_udp_echo(5300)?, net.serve_udp_echo(53)?);
+    let ways = ways(&net, 53, 5300);
+    let services: Vec<_> = ways
+        .iter()
+        .map(|way| service(way.name, way.target, "udp", way.mode, NO_HEALTH, &way.backends(&net)))
+        .collect();
+    let agent = start(&net, &["eth0"], &services)?;
+    for way in &ways {
+        for plan in [Plan::udp(way.target), Plan::udp_one_socket(way.target)] {
+            let load = Load::start(&net.client.netns, plan);
+            thread::sleep(Duration::from_secs(1));
+            let summary = load.stop();
+            ensure!(summary.failed == 0, "{}: {summary}\n{}", way.name, agent.log());
+            ensure!(summary.answered() > 100, "{}: {summary}", way.name);
+        }
+    }
+    Ok(())
+}
