@@ -73,7 +73,7 @@ fn files_that_are_wrong() -> Result<()> {
         (WEB.replace("10.1.0.10", "10.1.0"), &["\"web\"", "address", "10.1.0"]),
         (WEB.replace("\"tcp\"", "\"tpc\""), &["tpc", "tcp"]),
         (WEB.replace("protocol = \"tcp\"\n", ""), &["\"web\"", "protocol"]),
-        (WEB.repeat(2), &["\"web\"", "two"]),
+        (WEB.repeat(2), &["\"web\"", "choose another"]),
         (WEB.replace("port = 80", "port = 0"), &["port = 0"]),
         (WEB.replace("port = 80", "port = 80\nmode = \"ipip\""), &["ipip", "full-nat", "dsr"]),
         (format!("{WEB}idle_timeout = \"5\"\n"), &["idle_timeout", "unit"]),

@@ -1,6 +1,11 @@
 //! Real clients through the real program: every mode on both IP versions.
 
-use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{
@@ -47,6 +52,21 @@ fn ways(net: &Topology, port: u16, backend_port: u16) -> [Way; 4] {
     ]
 }
 
+/// One web server on each backend, for every address that the backend has, the service's on its loopback included.
+fn serve_http(net: &Topology, port: u16) -> Result<Vec<Server>> {
+    let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+    net.backends.iter().map(|host| Server::http(&host.netns, &host.name, everywhere)).collect()
+}
+
+/// Datagrams to the service's address are answered from it only by a socket that is bound to it.
+fn serve_datagrams(net: &Topology, addresses: [SocketAddr; 2]) -> Result<Vec<Server>> {
+    let servers = net
+        .backends
+        .iter()
+        .flat_map(|host| addresses.map(|address| Server::udp_echo(&host.netns, &host.name, address)));
+    servers.collect()
+}
+
 fn start(net: &Topology, interfaces: &[&str], services: &[String]) -> Result<Agent> {
     let agent = Agent::start(&net.balancer.netns, Setup::on(interfaces).file(&services.concat()))?;
     agent.wait_until_all_up(UP_WITHIN)?;
@@ -58,7 +78,7 @@ fn curl(client: &Namespace, target: SocketAddr, requests: u64) -> Result<()> {
     let mut command = client.command("curl");
     command.args(["--fail", "--silent", "--show-error", "--max-time", "60", "--header", "Connection: close"]);
     let urls: String =
-        (0..requests).map(|n| format!("url = \"http://{target}/?{n}\"\noutput = \"/dev/null\"\n")).collect();
+        (0..requests).map(|_| format!("url = \"http://{target}/bytes/64\"\noutput = \"/dev/null\"\n")).collect();
     command.args(["--globoff", "--config", "-"]);
     shell::run_with_input(&mut command, &urls).map(drop)
 }
@@ -79,8 +99,8 @@ fn requests(servers: &[Server]) -> BTreeMap<String, u64> {
 }
 
 fn curl_every_way(net: &Topology, interfaces: &[&str], modes: &[&str]) -> Result<()> {
-    let translated = net.serve_http(8080)?;
-    let direct = net.serve_http(80)?;
+    let translated = serve_http(net, 8080)?;
+    let direct = serve_http(net, 80)?;
     let ways: Vec<_> = ways(net, 80, 8080).into_iter().filter(|way| modes.contains(&way.mode)).collect();
     let services: Vec<_> = ways
         .iter()
@@ -143,7 +163,8 @@ fn iperf3_with_many_streams_both_ways() -> Result<()> {
 #[test]
 fn datagrams_are_answered_by_the_service() -> Result<()> {
     let net = Topology::one_arm(BACKENDS)?;
-    let _servers = (net.serve_udp_echo(5300)?, net.serve_udp_echo(53)?);
+    let direct = serve_datagrams(&net, [net.dsr_service.v4(53), net.dsr_service.v6(53)])?;
+    let _servers = (net.serve_udp_echo(5300)?, direct);
     let ways = ways(&net, 53, 5300);
     let services: Vec<_> = ways
         .iter()
