@@ -77,8 +77,9 @@ fn start(net: &Topology, interfaces: &[&str], services: &[String]) -> Result<Age
 fn curl(client: &Namespace, target: SocketAddr, requests: u64) -> Result<()> {
     let mut command = client.command("curl");
     command.args(["--fail", "--silent", "--show-error", "--max-time", "60", "--header", "Connection: close"]);
-    let urls: String =
-        (0..requests).map(|_| format!("url = \"http://{target}/bytes/64\"\noutput = \"/dev/null\"\n")).collect();
+    let urls: String = (0..requests)
+        .map(|_| format!("url = \"http://{target}/bytes/64\"\noutput = \"/dev/null\"\n"))
+        .collect();
     command.args(["--globoff", "--config", "-"]);
     shell::run_with_input(&mut command, &urls).map(drop)
 }
