@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{
     agent::{Agent, Setup},
     config::{HTTP_HEALTH, NO_HEALTH, service},
     load::{Load, Plan},
     long_lived::LongLived,
+    servers::Server,
     shell,
     topology::Topology,
     wait::wait_until,
@@ -42,6 +43,13 @@ fn findings(agent: &Agent) -> Result<String> {
     Ok(agent.cli_json(&["status"])?["findings"].to_string())
 }
 
+/// Backends that get new flows, of all, as `status` has it of the only service.
+fn up_of_all(agent: &Agent) -> Result<(u64, u64)> {
+    let row = &agent.cli_json(&["status"])?["services"][0];
+    let figure = |name: &str| row[name].as_u64().with_context(|| format!("no {name} in {row}"));
+    Ok((figure("backends_up")?, figure("backends")?))
+}
+
 fn has_program(net: &Topology) -> Result<bool> {
     let links =
         shell::run(net.balancer.netns.command("ip").args(["-details", "link", "show", "dev", "eth0"]))?;
@@ -64,6 +72,8 @@ fn new_connections_leave_a_dead_backend_and_come_back() -> Result<()> {
     ensure!(last <= DETECTED_WITHIN + MARGIN, "still failing after {last:?}\n{}", agent.log());
     let found = findings(&agent)?;
     ensure!(found.contains("backend web 10.10.0.11:8080") && found.contains("connection refused"), "{found}");
+    ensure!(!found.contains("10.10.0.12") && !found.contains("10.10.0.13"), "{found}");
+    ensure!(up_of_all(&agent)? == (2, 3), "{:?}", up_of_all(&agent)?);
 
     let back = Instant::now();
     servers[0].start()?;
@@ -72,6 +82,7 @@ fn new_connections_leave_a_dead_backend_and_come_back() -> Result<()> {
     })?;
     ensure!(load.disturbed(back, SLOW) == 0, "{}\n{}", load.snapshot(), agent.log());
     ensure!(findings(&agent)? == "[]", "{}", findings(&agent)?);
+    ensure!(up_of_all(&agent)? == (3, 3), "{:?}", up_of_all(&agent)?);
     Ok(())
 }
 
@@ -84,6 +95,7 @@ fn without_a_backend_packets_are_dropped_and_counted_until_one_is_back() -> Resu
     wait_until("status says that nobody is left", UP_WITHIN, || {
         findings(&agent).is_ok_and(|found| found.contains("no backend gets new flows"))
     })?;
+    ensure!(up_of_all(&agent)? == (0, 1), "{:?}", up_of_all(&agent)?);
     let load =
         Load::start(&net.client.netns, Plan::http(net.service.v4(80)).timeout(Duration::from_millis(300)));
     wait_until("drops are counted", UP_WITHIN, || {
@@ -95,6 +107,7 @@ fn without_a_backend_packets_are_dropped_and_counted_until_one_is_back() -> Resu
     let back = Instant::now();
     servers[0].start()?;
     wait_until("requests are answered again", UP_WITHIN, || load.first_answer_of("b1", back).is_some())?;
+    ensure!(up_of_all(&agent)? == (1, 1) && findings(&agent)? == "[]", "{}", findings(&agent)?);
     Ok(())
 }
 
@@ -102,19 +115,27 @@ fn without_a_backend_packets_are_dropped_and_counted_until_one_is_back() -> Resu
 fn a_backend_that_is_not_there_is_down_for_a_reason_that_can_be_acted_upon() -> Result<()> {
     let net = Topology::one_arm(1)?;
     let _servers = net.serve_http(8080)?;
-    let missing: SocketAddr = "10.10.0.99:8080".parse()?;
-    let all = [net.backends[0].addresses.v4(8080), missing];
-    let web = service("web", net.service.v4(80), "tcp", "full-nat", NO_HEALTH, &all);
-    let agent = Agent::start(&net.balancer.netns, Setup::on(&["eth0"]).file(&web))?;
-    wait_until("the backend is down", UP_WITHIN, || {
-        agent.backend("web", missing).is_ok_and(|row| row["health"] == "down")
-    })?;
-    let row = agent.backend("web", missing)?;
-    let reason = row["health_reason"].as_str().unwrap_or_default();
-    ensure!(reason.contains("10.10.0.99 does not answer ARP on eth0"), "{reason}");
-    let found = findings(&agent)?;
-    ensure!(found.contains("10.10.0.99") && found.contains("ip route get"), "{found}");
-    ensure!(agent.backend("web", all[0])?["share"] == 1.0);
+    let addresses = net.backends[0].addresses;
+    let cases: [(&str, SocketAddr, SocketAddr, SocketAddr, &str); 2] = [
+        ("web4", net.service.v4(80), addresses.v4(8080), "10.10.0.99:8080".parse()?, "ARP"),
+        ("web6", net.service.v6(80), addresses.v6(8080), "[2001:db8:10::99]:8080".parse()?, "neighbour"),
+    ];
+    let services = cases.map(|(name, target, there, missing, _)| {
+        service(name, target, "tcp", "full-nat", NO_HEALTH, &[there, missing])
+    });
+    let agent = Agent::start(&net.balancer.netns, Setup::on(&["eth0"]).file(&services.concat()))?;
+    for (name, _, there, missing, protocol) in cases {
+        wait_until("the backend is down", UP_WITHIN, || {
+            agent.backend(name, missing).is_ok_and(|row| row["health"] == "down")
+        })?;
+        let row = agent.backend(name, missing)?;
+        let reason = row["health_reason"].as_str().unwrap_or_default();
+        let begin = format!("{} does not answer {protocol}", missing.ip());
+        ensure!(reason.starts_with(&begin) && reason.contains("on eth0"), "{reason}");
+        let found = findings(&agent)?;
+        ensure!(found.contains(&format!("`ip route get {}`", missing.ip())), "{found}");
+        ensure!(agent.backend(name, there)?["share"] == 1.0);
+    }
     Ok(())
 }
 
@@ -143,7 +164,7 @@ fn an_agent_that_is_killed_and_started_again_is_noticed_by_nobody() -> Result<()
 #[test]
 fn sigterm_leaves_the_data_plane_and_detach_takes_it_away() -> Result<()> {
     let net = Topology::one_arm(2)?;
-    let _servers = net.serve_http(8080)?;
+    let servers = net.serve_http(8080)?;
     let mut agent = start(&net)?;
     let status = agent.stop()?;
     ensure!(status.success(), "{status}\n{}", agent.log());
@@ -158,6 +179,14 @@ fn sigterm_leaves_the_data_plane_and_detach_takes_it_away() -> Result<()> {
     wait_until("the agent has ended", UP_WITHIN, || !agent.is_running())?;
     ensure!(!has_program(&net)?);
     ensure!(!agent.pin_dir().exists(), "{} is left", agent.pin_dir().display());
+
+    let requests = || servers.iter().map(Server::requests).sum::<u64>();
+    let before = requests();
+    let plan = Plan::http(net.service.v4(80)).timeout(Duration::from_millis(300));
+    let load = Load::start(&net.client.netns, plan);
+    wait_until("some have asked in vain", UP_WITHIN, || load.snapshot().requests >= 20)?;
+    let summary = load.stop();
+    ensure!(summary.answered() == 0 && requests() == before, "it is balanced still: {summary}");
     Ok(())
 }
 
