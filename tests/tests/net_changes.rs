@@ -1,8 +1,8 @@
 //! What operators change under load, and what must not change with it.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{
     agent::{Agent, Setup},
     config::{HTTP_HEALTH, service},
@@ -56,9 +56,18 @@ fn a_disabled_backend_gets_nothing_at_all() -> Result<()> {
     ensure!(open.by_backend().len() == 2, "{:?}", open.by_backend());
     agent.cli_ok(&["backend", "disable", "web", "10.10.0.11:8080"])?;
     let packets = || anyhow::Ok(agent.backend("web", disabled)?["totals"]["packets_in"].clone());
+    // A packet may have been under way while the command was answered.
+    thread::sleep(Duration::from_millis(20));
     let before = packets()?;
     thread::sleep(Duration::from_secs(1));
     ensure!(packets()? == before, "{before} -> {}", packets()?);
+
+    let load = Load::start(&net.client.netns, Plan::http(net.service.v4(80)));
+    agent.cli_ok(&["backend", "enable", "web", "10.10.0.11:8080"])?;
+    wait_until("it gets packets again", UP_WITHIN, || packets().is_ok_and(|now| now != before))?;
+    wait_until("it answers again", UP_WITHIN, || load.snapshot().answered_by("b1") > 0)?;
+    let summary = load.stop();
+    ensure!(summary.failed == 0, "{summary}\n{}", agent.log());
     Ok(())
 }
 
@@ -96,7 +105,7 @@ fn a_reload_moves_no_flow_of_a_service_that_it_does_not_change() -> Result<()> {
         [80, 8080].map(|port| LongLived::open(client, net.service.v4(port), 20, Duration::from_millis(50)));
     let [one, two] = open;
     let (one, two) = (one?, two?);
-    let load = Load::start(client, Plan::http(net.service.v4(80)));
+    let loads = [80, 8080].map(|port| Load::start(client, Plan::http(net.service.v4(port))));
     for round in 0..6 {
         agent.write_file(&(untouched.clone() + &third(1 + round % 3)))?;
         agent.cli_ok(&["config", "reload"])?;
@@ -105,8 +114,10 @@ fn a_reload_moves_no_flow_of_a_service_that_it_does_not_change() -> Result<()> {
     for open in [&one, &two] {
         ensure!(open.broken().is_empty() && open.moved() == 0, "{:?}", open.broken());
     }
-    let summary = load.stop();
-    ensure!(summary.failed == 0, "{summary}\n{}", agent.log());
+    for load in loads {
+        let summary = load.stop();
+        ensure!(summary.failed == 0 && summary.answered() > 100, "{summary}\n{}", agent.log());
+    }
     Ok(())
 }
 
@@ -121,10 +132,13 @@ fn a_reload_with_one_bad_service_changes_nothing() -> Result<()> {
         + &web(&net, 81, "another")
         + "[[service]]\nname = \"bad\"\naddress = \"10.10.0.300\"\nport = 82\nprotocol = \"tcp\"\n";
     agent.write_file(&bad)?;
+    let text = fs::read_to_string(agent.config_path())?;
+    let at = text.lines().position(|line| line.contains("10.10.0.300")).context("the bad line")? + 1;
+    let place = format!("{}:{at}", agent.config_path().display());
     let output = agent.cli(&["config", "reload"])?;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1), "{output:?}");
-    for part in ["\"bad\"", "10.10.0.300", "address"] {
+    for part in [&*place, "\"bad\"", "10.10.0.300", "address"] {
         ensure!(error.contains(part), "{part} is not in {error}");
     }
     ensure!(agent.cli_ok(&["config", "show"])? == before);
@@ -153,12 +167,20 @@ fn what_the_command_line_makes_survives_and_what_the_file_owns_stays_the_file_s(
     agent.cli_ok(&["backend", "set", "web", backend, "--weight", "70"])?;
     agent.cli_ok(&["backend", "drain", "extra", backend])?;
 
-    for args in [&["service", "remove", "web"][..], &["backend", "remove", "web", backend]] {
+    let file = agent.config_path();
+    let text = fs::read_to_string(&file)?;
+    let at = text.lines().position(|line| line == "[[service]]").context("the service's line")? + 1;
+    let owner = format!("{} line {at}", file.display());
+    for args in [
+        &["service", "set", "web", "--idle-timeout", "1m"][..],
+        &["service", "remove", "web"],
+        &["backend", "add", "web", "10.10.0.13:8080"],
+        &["backend", "remove", "web", backend],
+    ] {
         let output = agent.cli(args)?;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(1), "{args:?}: {output:?}");
-        let file = agent.config_path();
-        ensure!(error.contains(&*file.to_string_lossy()) && error.contains("line"), "{error}");
+        ensure!(error.contains(&owner), "{owner} is not in {error}");
     }
 
     agent.kill9();
