@@ -1,6 +1,12 @@
 //! What is wrong, and what is said of it: the exit code and the words that name the thing and the way out.
 
-use std::{fs, process::Output, time::Duration};
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+    process::Output,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use harness::{
@@ -10,6 +16,7 @@ use harness::{
     netns::Namespace,
     scratch::Scratch,
     topology::Topology,
+    wait::wait_until,
     xdp::{Attached, PASS},
 };
 
@@ -74,6 +81,7 @@ fn files_that_are_wrong() -> Result<()> {
         (WEB.replace("\"tcp\"", "\"tpc\""), &["tpc", "tcp"]),
         (WEB.replace("protocol = \"tcp\"\n", ""), &["\"web\"", "protocol"]),
         (WEB.repeat(2), &["\"web\"", "choose another"]),
+        (format!("{WEB}{}", WEB.replace("web", "again")), &["\"again\"", "\"web\""]),
         (WEB.replace("port = 80", "port = 0"), &["port = 0"]),
         (WEB.replace("port = 80", "port = 80\nmode = \"ipip\""), &["ipip", "full-nat", "dsr"]),
         (format!("{WEB}idle_timeout = \"5\"\n"), &["idle_timeout", "unit"]),
@@ -126,6 +134,43 @@ fn commands_without_an_agent_and_with_wrong_words() -> Result<()> {
 }
 
 #[test]
+fn who_is_not_root_is_told_so() -> Result<()> {
+    let bench = Bench::new()?;
+    let bare = Scratch::new()?;
+    let directory = bare.path();
+    // The build's directories may be root's alone, so the binary is copied to where anybody may run it.
+    fs::set_permissions(directory, Permissions::from_mode(0o777))?;
+    let copy = directory.join("flowgate");
+    fs::copy(binary()?, &copy)?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+    let pins = format!("/sys/fs/bpf/{}", directory.file_name().unwrap_or_default().to_string_lossy());
+    let run = |args: &[&str]| -> Result<Output> {
+        let mut command = bench.netns.command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy).args(args);
+        Ok(command.output()?)
+    };
+    let agent = |base: &Path| {
+        let (socket, state) = (base.join("socket"), base.join("state"));
+        let (socket, state) = (socket.to_string_lossy(), state.to_string_lossy());
+        let files = ["--socket", &socket, "--state-dir", &state, "--pin-dir", &pins];
+        run(&[&["agent", "--interface", "eth0"], &files[..]].concat())
+    };
+    // Where it may not write, and where it may but the kernel refuses.
+    let closed = agent(&bench.scratch.path().join("closed"))?;
+    let open = agent(directory);
+    let _ = flowgate::datapath::pin::detach(pins.as_ref(), true);
+    says(&closed, 1, &["Permission denied", "run the agent as root"])?;
+    says(&open?, 1, &["needs root", "Operation not permitted"])?;
+
+    // A socket such as an agent's: root's and its group's.
+    let socket = bench.scratch.path().join("socket");
+    let _listener = UnixListener::bind(&socket)?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o660))?;
+    let socket = socket.to_string_lossy();
+    says(&run(&["status", "--socket", &socket])?, 3, &[&socket, "run this as root"])
+}
+
+#[test]
 fn a_driver_without_native_xdp_gets_generic_and_a_warning() -> Result<()> {
     let net = Topology::one_arm(1)?;
     let balancer = &net.balancer.netns;
@@ -148,10 +193,16 @@ fn a_second_agent_is_refused_and_harms_nobody() -> Result<()> {
     let web = service("web", net.service.v4(80), "tcp", "full-nat", NO_HEALTH, &backends);
     let agent = Agent::start(&net.balancer.netns, Setup::on(&["eth0"]).file(&web))?;
     agent.wait_until_all_up(Duration::from_secs(15))?;
+    let pid = agent.cli_json(&["status"])?["agent"]["pid"].clone();
     let load = Load::start(&net.client.netns, Plan::http(net.service.v4(80)));
     let file = agent.config_path().to_string_lossy().into_owned();
     let output = net.balancer.netns.command(binary()?).args(["agent", "--config", &file]).output()?;
-    says(&output, 1, &["another agent is running", "--socket"])?;
+    says(&output, 1, &["another agent is running", &pid.to_string(), "--socket"])?;
+    let refused = load.snapshot().requests;
+    wait_until("a hundred more requests", Duration::from_secs(15), || {
+        load.snapshot().requests >= refused + 100
+    })?;
+    ensure!(agent.cli_json(&["status"])?["agent"]["pid"] == pid);
     let summary = load.stop();
     ensure!(summary.failed == 0, "{summary}\n{}", agent.log());
     Ok(())
