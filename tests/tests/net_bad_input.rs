@@ -203,7 +203,7 @@ fn another_program_on_the_interface_is_named_and_left_alone() -> Result<()> {
     ensure!(before.is_some(), "there is no program on eth0");
     for mode in ["auto", "native", "generic"] {
         let text = format!("[agent]\ninterfaces = [{{ name = \"eth0\", mode = \"{mode}\" }}]\n");
-        let parts = ["eth0", "another XDP program", "ip link set dev eth0 xdp off"];
+        let parts = ["eth0", "another XDP program", "ip link set dev eth0 xdp off", "bpftool link detach id"];
         says(&bench.agent(&text)?, 1, &parts).context(mode)?;
         ensure!(program(balancer)? == before, "{mode}: the program that was there is gone");
     }
@@ -232,6 +232,28 @@ fn a_second_agent_is_refused_and_harms_nobody() -> Result<()> {
     ensure!(scene.agent.is_running(), "{}", scene.agent.log());
     scene.agent.cli_ok(&["status"])?;
     scene.check()
+}
+
+/// A second agent with a socket and pins of its own finds the first one's program, held by a link: `ip` is
+/// refused, and the way out that is named works.
+#[test]
+fn another_flowgate_on_the_interface_is_named_and_left_alone() -> Result<()> {
+    let mut scene = Undisturbed::start()?;
+    let balancer = scene.net.balancer.netns.clone();
+    let before = program(&balancer)?;
+    let bench = Bench::inside(balancer.clone())?;
+    let text = "[agent]\ninterfaces = [\"eth0\"]\n";
+    says(&bench.agent(text)?, 1, &["another XDP program", "flowgate detach --all --pin-dir"])?;
+    ensure!(program(&balancer)? == before, "the program was replaced");
+    scene.check()?;
+    let off = balancer.command("ip").args(["link", "set", "dev", "eth0", "xdp", "off"]).output()?;
+    ensure!(!off.status.success() && program(&balancer)? == before, "ip takes links away: say so again");
+    scene.agent.stop()?;
+    let pins = scene.agent.pin_dir().to_string_lossy().into_owned();
+    let output = bench.run(&["detach", "--all", "--pin-dir", &pins])?;
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(program(&balancer)?.is_none(), "the program is still there");
+    Ok(())
 }
 
 #[test]
