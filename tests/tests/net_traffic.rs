@@ -118,11 +118,15 @@ fn curl_every_way(net: &Topology, interfaces: &[&str], modes: &[&str]) -> Result
     for way in &ways {
         let servers = if way.mode == "dsr" { &direct } else { &translated };
         let before = requests(servers);
+        let connections_before: u64 = servers.iter().map(Server::connections).sum();
         curl(&net.client.netns, way.target, REQUESTS)
             .with_context(|| format!("{}\n{}", way.name, agent.log()))?;
         let mut counts = requests(servers);
         counts.iter_mut().for_each(|(backend, count)| *count -= before[backend]);
         shares_are_fair(way.name, &counts, REQUESTS)?;
+        // Probes come on top. Fewer, and curl would have used a connection twice.
+        let connections = servers.iter().map(Server::connections).sum::<u64>() - connections_before;
+        ensure!(connections >= REQUESTS, "{}: {connections} connections", way.name);
     }
     Ok(())
 }

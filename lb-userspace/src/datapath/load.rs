@@ -343,7 +343,9 @@ fn attach_error(target: &AttachTarget, error: &aya::programs::ProgramError) -> D
     if is_busy(error) {
         return DatapathError::Refused(format!(
             "interface {name} has another XDP program: see it with `ip link show dev {name}`, take it away with \
-             `ip link set dev {name} xdp off`"
+             `ip link set dev {name} xdp off`; where that is refused, a BPF link holds it: `bpftool link show` \
+             lists the links by program, `bpftool link detach id LINK` takes it away (another Flowgate's: \
+             `flowgate detach --all --pin-dir DIR`)"
         ));
     }
     let hint = if target.mode == AttachMode::Native {
