@@ -27,7 +27,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $verdict:ident $label:literal,)+) => {
         /// Why a packet was sent on, passed or dropped: counter index, metric label and row of `stats` at once.
         #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $($(#[$doc])* $name,)+
         }

@@ -109,7 +109,9 @@ impl Bench {
         );
         fs::write(&file, text.replace("[agent]\n", &format!("[agent]\n{agent}")))?;
         let output = self.run(&["agent", "--config", &file.to_string_lossy()])?;
-        let _ = flowgate::datapath::pin::detach(pins.as_ref(), true);
+        let left = std::path::Path::new(&pins).join("v1/maps/IDENTITY").exists();
+        flowgate::datapath::pin::detach(pins.as_ref(), true)?;
+        ensure!(!left, "an agent that has not started has left its data plane");
         Ok(output)
     }
 
@@ -377,4 +379,19 @@ fn cut_in_half(agent: &Agent, file: &str) -> Result<()> {
     let path = agent.state_dir().join(file);
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(fs::write(&path, &text[..text.len() / 2])?)
+}
+
+/// Another socket is not another data plane: its maps have one owner, and `detach` asks that owner.
+#[test]
+fn a_data_plane_has_one_agent_whatever_the_socket() -> Result<()> {
+    let scene = Undisturbed::start()?;
+    let bench = Bench::inside(scene.net.balancer.netns.clone())?;
+    let pins = scene.agent.pin_dir().to_string_lossy().into_owned();
+    let socket = bench.scratch.path().join("other.sock").to_string_lossy().into_owned();
+    let file = scene.agent.config_path().to_string_lossy().into_owned();
+    let second = bench.run(&["agent", "--config", &file, "--socket", &socket])?;
+    says(&second, 1, &["another agent is running the data plane", &pins, "--pin-dir"])?;
+    let detach = bench.run(&["detach", "--pin-dir", &pins, "--socket", &socket])?;
+    says(&detach, 1, &["another agent is running the data plane", "--socket"])?;
+    scene.check()
 }

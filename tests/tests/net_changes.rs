@@ -194,3 +194,26 @@ fn what_the_command_line_makes_survives_and_what_the_file_owns_stays_the_file_s(
     ensure!(agent.cli_json(&["service", "list"])?.as_array().map(Vec::len) == Some(1));
     Ok(())
 }
+
+/// What was counted a moment ago knows nothing of connections that were opened since.
+#[test]
+fn a_drain_waits_for_connections_that_have_just_been_opened() -> Result<()> {
+    let net = Topology::one_arm(2)?;
+    let _servers = net.serve_http(8080)?;
+    let agent = start(&net, &web(&net, 80, "web"))?;
+    for _ in 0..3 {
+        agent.cli_ok(&["backend", "list"])?;
+        let open = LongLived::open(&net.client.netns, net.service.v4(80), 16, Duration::from_millis(100))?;
+        let drain = ["backend", "drain", "web", "10.10.0.11:8080", "--wait", "--timeout", "1s"];
+        let output = agent.cli(&drain)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1) && said.contains("left after"), "{output:?}");
+        ensure!(open.broken().is_empty() && open.moved() == 0, "{:?}", open.broken());
+        drop(open);
+        agent.cli_ok(&["backend", "enable", "web", "10.10.0.11:8080"])?;
+        wait_until("the connections are forgotten", UP_WITHIN, || {
+            agent.backend("web", backends(&net)[0]).is_ok_and(|row| row["flows"] == 0)
+        })?;
+    }
+    Ok(())
+}

@@ -104,10 +104,15 @@ fn without_a_backend_packets_are_dropped_and_counted_until_one_is_back() -> Resu
             rows.iter().any(|row| row["reason"] == "no_backend" && row["packets"].as_u64() > Some(0))
         })
     })?;
+    wait_until("status speaks of the drops", UP_WITHIN, || {
+        findings(&agent).is_ok_and(|found| found.contains("packets dropped: no_backend"))
+    })?;
     let back = Instant::now();
     servers[0].start()?;
     wait_until("requests are answered again", UP_WITHIN, || load.first_answer_of("b1", back).is_some())?;
-    ensure!(up_of_all(&agent)? == (1, 1) && findings(&agent)? == "[]", "{}", findings(&agent)?);
+    ensure!(up_of_all(&agent)? == (1, 1), "{:?}", up_of_all(&agent)?);
+    // Drops are spoken of for ten seconds after the last one.
+    wait_until("nothing is left to say", UP_WITHIN, || findings(&agent).is_ok_and(|found| found == "[]"))?;
     Ok(())
 }
 

@@ -26,8 +26,7 @@ pub fn choose(service: &ServiceRef, ring_hash: u32) -> Result<BackendRef, Reason
     let line = RINGS.get(line).ok_or(Reason::BadState)?;
     let index = line.0[(slot % LINE_SLOTS) as usize];
     let backend = BackendRef::at(index).ok_or(Reason::BadState)?;
-    // A backend is disabled before the ring without it is in place: its share is lost for that moment rather
-    // than sent to it.
+    // The ring without a backend is in place before the backend is disabled, but a packet may have read the old one.
     if !backend.takes_new_flow_of(service) {
         return Err(Reason::NoBackend);
     }

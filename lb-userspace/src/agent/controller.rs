@@ -217,8 +217,14 @@ impl Controller {
 
     fn tick(&mut self) {
         let keys: Vec<_> = self.desired.services.values().map(|entry| key_of(&entry.service)).collect();
-        let (meter, maps) = (&mut self.meter, &self.datapath.maps);
-        tokio::task::block_in_place(|| meter.tick(maps, keys.into_iter(), Instant::now()));
+        let slots: Vec<_> = self.facts.slots.values().copied().collect();
+        let (meter, maps) = (&mut self.meter, &mut self.datapath.maps);
+        tokio::task::block_in_place(|| {
+            let now = Instant::now();
+            meter.tick(maps, keys.into_iter(), now);
+            let packets = slots.iter().filter_map(|slot| maps.packets(*slot).ok()).flatten();
+            meter.note_drops(packets, now);
+        });
         // What could not be written may be possible now: an index has rested, memory is free.
         if self.apply_problem.is_some() {
             self.apply_or_log();

@@ -71,6 +71,7 @@ impl Controller {
             self.take_back(before);
             return Err(CommandError::Failed(format!("{problem}; nothing was changed")));
         }
+        self.meter.forget_counts();
         for change in &changes {
             info!(change, "changed");
         }

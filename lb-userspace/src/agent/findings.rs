@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use lb_common::Reason;
+
 use super::controller::Controller;
 use crate::{
     api::schema::{Finding, Severity},
@@ -28,6 +30,7 @@ impl Controller {
             self.about_service(entry, &mut findings);
         }
         self.about_tables(&mut findings);
+        self.about_drops(&mut findings);
         findings.sort_by_key(|finding| finding.severity);
         findings
     }
@@ -113,6 +116,17 @@ impl Controller {
         }
     }
 
+    fn about_drops(&self, findings: &mut Vec<Finding>) {
+        for (reason, packets) in self.meter.recent_drops(Instant::now()) {
+            findings.push(Finding {
+                severity: Severity::Error,
+                subject: format!("packets dropped: {}", reason.label()),
+                message: format!("{packets} in the last second that had any"),
+                hint: drop_hint(reason).to_owned(),
+            });
+        }
+    }
+
     fn about_tables(&mut self, findings: &mut Vec<Finding>) {
         let slots = self.datapath.maps.flow_tables().slots();
         let counts = self.meter.counts(&self.datapath.maps, Instant::now());
@@ -130,5 +144,36 @@ impl Controller {
                 });
             }
         }
+    }
+}
+
+/// What to do about packets that are dropped.
+fn drop_hint(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TtlExpired => {
+            "a loop, or a traceroute: `tcpdump` on the interface shows whose packets they are"
+        }
+        Reason::NoBackend => "`flowgate service list` shows which service has no backend up",
+        Reason::NoNextHop | Reason::NoSourceAddress => {
+            "`flowgate backend list` says what is wrong with the way"
+        }
+        Reason::PortsExhausted => {
+            "see `flowgate stats`: if the table of translated flows is fuller than half raise limits.flows, else name \
+             more agent.source_addresses"
+        }
+        Reason::TableContended => {
+            "two CPUs began flows in one place: harmless where rare, else raise limits.flows"
+        }
+        Reason::NoReturnPath => "too many MAC addresses have sent packets: `flowgate detach` and start again",
+        Reason::NoEgress => "an interface is gone: `flowgate status` shows which",
+        Reason::BadState => "a fault of Flowgate: please report it with `flowgate stats --output json`",
+        Reason::Forwarded
+        | Reason::Replied
+        | Reason::NotIp
+        | Reason::VlanTagged
+        | Reason::Malformed
+        | Reason::Fragment
+        | Reason::NotTransport
+        | Reason::NotService => "these are not dropped",
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{BackendCounter, ServiceKey, counters::BackendCounters};
+use lb_common::{BackendCounter, Reason, ServiceKey, Verdict, counters::BackendCounters};
 
 use crate::{
     api::schema::Rates,
@@ -18,6 +18,8 @@ use crate::{
 
 /// A count of flows is as good as new for so long.
 const COUNT_AGE: Duration = Duration::from_millis(500);
+/// Drops are spoken of for so long after the last one.
+const DROPS_AGE: Duration = Duration::from_secs(10);
 /// The tables are swept in so many parts, one a second.
 const SWEEP_PARTS: usize = 16;
 
@@ -28,12 +30,25 @@ pub(super) struct Meter {
     services: HashMap<ServiceKey, (BackendCounters, Rates)>,
     last: Option<Instant>,
     counts: Option<(Instant, FlowCounts)>,
+    /// Packets of each reason when they were last read, and those that were dropped meanwhile, and when.
+    drops: HashMap<Reason, Drops>,
     next_part: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Drops {
+    total: u64,
+    last: Option<(Instant, u64)>,
 }
 
 impl Meter {
     /// Once a second: rates, and a part of the sweep.
-    pub(super) fn tick(&mut self, maps: &Reconciler, keys: impl Iterator<Item = ServiceKey>, now: Instant) {
+    pub(super) fn tick(
+        &mut self,
+        maps: &mut Reconciler,
+        keys: impl Iterator<Item = ServiceKey>,
+        now: Instant,
+    ) {
         let elapsed = self.last.replace(now).map_or(Duration::ZERO, |last| now - last);
         let mut services = HashMap::new();
         for key in keys {
@@ -46,8 +61,12 @@ impl Meter {
         }
         self.services = services;
         let idle_ticks = maps.idle_ticks_by_backend();
-        maps.flow_tables().sweep(self.next_part, SWEEP_PARTS, now_tick(), &idle_ticks);
-        self.next_part = (self.next_part + 1) % SWEEP_PARTS;
+        if maps.take_sweep_order() {
+            maps.flow_tables().sweep(0, 1, now_tick(), &idle_ticks);
+        } else {
+            maps.flow_tables().sweep(self.next_part, SWEEP_PARTS, now_tick(), &idle_ticks);
+            self.next_part = (self.next_part + 1) % SWEEP_PARTS;
+        }
     }
 
     /// What a service's counters rise by in a second.
@@ -63,6 +82,37 @@ impl Meter {
             None => (now, maps.flow_tables().count(&maps.idle_ticks_by_backend(), now_tick())),
         };
         &self.counts.insert(counts).1
+    }
+
+    /// Takes note of the packets of each reason, summed over interfaces; those of before the agent are no news.
+    pub(super) fn note_drops(&mut self, packets: impl Iterator<Item = (Reason, u64)>, now: Instant) {
+        let mut sums: HashMap<Reason, u64> = HashMap::new();
+        for (reason, count) in packets.filter(|(reason, _)| reason.verdict() == Verdict::Drop) {
+            *sums.entry(reason).or_default() += count;
+        }
+        for (reason, total) in sums {
+            let known = self.drops.entry(reason).or_insert(Drops { total, last: None });
+            if total > known.total {
+                known.last = Some((now, total - known.total));
+            }
+            known.total = total;
+        }
+    }
+
+    /// What is being dropped, and how many packets the last time they were looked at: in the order of the reasons.
+    pub(super) fn recent_drops(&self, now: Instant) -> Vec<(Reason, u64)> {
+        let recent = |(reason, drops): (&Reason, &Drops)| {
+            let (at, count) = drops.last?;
+            (now.duration_since(at) < DROPS_AGE).then_some((*reason, count))
+        };
+        let mut drops: Vec<_> = self.drops.iter().filter_map(recent).collect();
+        drops.sort_unstable();
+        drops
+    }
+
+    /// Forgets the last count: whoever asks after a change is not told of before it.
+    pub(super) fn forget_counts(&mut self) {
+        self.counts = None;
     }
 
     /// Flows of one backend at the last count.

@@ -25,7 +25,7 @@ use crate::{
     },
     datapath::{
         load::{Datapath, LoadOptions},
-        pin::Pins,
+        pin::{self, Pins},
     },
     health::{Monitor, probe::Prober},
     model::{AgentSettings, AttachMode, Config, InterfaceSettings},
@@ -119,17 +119,21 @@ async fn serve(
     // First of all: the lock on the socket is what keeps a second agent from these maps.
     let server = Server::bind(&config.agent.socket).await?;
     let (reloads, stop) = signals()?;
-    let (restored, warnings) = restore(&config)?;
+    let (restored, mut warnings) = restore(&config)?;
     let links_found = Interfaces::find(&config.agent.interfaces).await?;
 
-    let options = LoadOptions {
-        pins: Pins::new(&config.agent.pin_dir),
-        limits: config.limits,
-        debug_packets: config.agent.debug_packets,
-    };
+    let pins = Pins::new(&config.agent.pin_dir);
+    let _lock = pins.lock()?;
+    let options = LoadOptions { pins, limits: config.limits, debug_packets: config.agent.debug_packets };
     let mut datapath = Datapath::open(options)?;
     info!(adopted = datapath.adopted, pin_dir = %config.agent.pin_dir.display(), "data plane ready");
-    let interfaces = Interfaces::attach_all(&mut datapath, &config.agent.interfaces, &links_found)?;
+    warnings.extend(datapath.differs_from(&config.limits).then(other_limits));
+    let attached = Interfaces::attach_all(&mut datapath, &config.agent.interfaces, &links_found);
+    if attached.is_err() && !datapath.adopted {
+        // A start that has failed leaves nothing for the next one to adopt.
+        pin::detach(&config.agent.pin_dir, false)?;
+    }
+    let interfaces = attached?;
     let facts = Facts::new(interfaces.slots(), config.agent.source_addresses.clone());
 
     let (monitor, health) = Monitor::spawn(Prober::default());
@@ -171,6 +175,15 @@ async fn serve(
         End::Detached => info!("detached and stopped"),
     }
     Ok(())
+}
+
+fn other_limits() -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        subject: "limits".to_owned(),
+        message: "the data plane that runs was made with others, and keeps them".to_owned(),
+        hint: "`flowgate detach` and start the agent again: all flows are forgotten then".to_owned(),
+    }
 }
 
 /// What the command line had made and overridden, put beside what the file declares.

@@ -59,6 +59,8 @@ pub struct WantedBackend {
 pub struct Reconciler {
     pub(super) tables: Tables,
     live: Live,
+    /// Whether a backend has gone whose flows are still in the tables.
+    wants_sweep: bool,
 }
 
 impl Reconciler {
@@ -68,7 +70,7 @@ impl Reconciler {
     /// The maps cannot be read.
     pub fn new(tables: Tables) -> Result<Self, DatapathError> {
         let live = Live::read(&tables)?;
-        Ok(Self { tables, live })
+        Ok(Self { tables, live, wants_sweep: true })
     }
 
     /// Packets that came in by the interface in `slot`, by reason.
@@ -83,6 +85,12 @@ impl Reconciler {
     #[must_use]
     pub fn flow_tables(&self) -> Arc<FlowTables> {
         self.tables.flows.clone()
+    }
+
+    /// Whether the tables must be swept whole: a backend has gone, and its index is used again after a rest, when none
+    /// of its flows may be left. Asking takes the order over.
+    pub fn take_sweep_order(&mut self) -> bool {
+        std::mem::take(&mut self.wants_sweep)
     }
 
     /// A backend as it is in the maps.
@@ -442,6 +450,7 @@ impl Reconciler {
             self.leave_next_hop(&next_hop, now);
         }
         self.live.backend_space.give_back(backend.index, 1, now);
+        self.wants_sweep = true;
         Ok(())
     }
 }

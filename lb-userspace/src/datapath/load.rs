@@ -84,6 +84,13 @@ impl Datapath {
         Ok(Self { options, maps, adopted })
     }
 
+    /// Whether the tables that run are of other sizes than `limits` ask for.
+    #[must_use]
+    pub fn differs_from(&self, limits: &Limits) -> bool {
+        let wanted = Sizes::of_limits(limits).entries();
+        wanted != Sizes { identity: self.maps.tables.identity() }.entries()
+    }
+
     /// Attaches the program to an interface, or replaces the program that an earlier agent attached to it; no
     /// packet meets an interface without one in between.
     ///

@@ -2,11 +2,14 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use lb_common::abi;
 use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
 };
@@ -62,7 +65,45 @@ impl Pins {
             let path = self.root.join(directory);
             fs::create_dir_all(&path).map_err(|error| make_error(&path, &error))?;
         }
-        Ok(())
+        self.check_owner()
+    }
+
+    /// bpffs lets everybody make directories: what somebody else has made is not trusted.
+    fn check_owner(&self) -> Result<(), DatapathError> {
+        let owner = fs::metadata(&self.root).map_err(|error| make_error(&self.root, &error))?.uid();
+        if owner == nix::unistd::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(DatapathError::Refused(format!(
+            "{} belongs to user {owner}: remove it, or give the agent another pin_dir",
+            self.root.display()
+        )))
+    }
+
+    /// Makes sure that this is the only agent of the data plane, as long as the lock lives.
+    ///
+    /// # Errors
+    /// Another agent holds it, or the directories cannot be made.
+    pub fn lock(&self) -> Result<PinLock, DatapathError> {
+        self.prepare()?;
+        match self.try_lock() {
+            Ok(lock) => Ok(lock),
+            Err(Errno::EWOULDBLOCK) => Err(self.taken("stop it, or give this one another --pin-dir")),
+            Err(error) => Err(DatapathError::kernel(format!("cannot lock {}", self.root.display()), &error)),
+        }
+    }
+
+    fn try_lock(&self) -> Result<PinLock, Errno> {
+        let directory = fs::File::open(&self.root)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Flock::lock(directory, FlockArg::LockExclusiveNonblock).map(PinLock).map_err(|(_, error)| error)
+    }
+
+    fn taken(&self, way_out: &str) -> DatapathError {
+        DatapathError::Refused(format!(
+            "another agent is running the data plane at {}: {way_out}",
+            self.root.display()
+        ))
     }
 
     /// Other ABIs' data planes under the same directory, which this build cannot adopt.
@@ -74,6 +115,22 @@ impl Pins {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('v')) && *path != self.root
         };
         entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_version).collect()
+    }
+}
+
+/// Held by the one agent of a data plane.
+#[derive(Debug)]
+pub struct PinLock(#[expect(dead_code, reason = "held, not read")] Flock<fs::File>);
+
+/// Takes the data plane away where no agent runs it.
+///
+/// # Errors
+/// An agent runs it, or a pin cannot be removed.
+pub fn detach_unattended(pin_dir: &Path, all: bool) -> Result<Vec<String>, DatapathError> {
+    let pins = Pins::new(pin_dir);
+    match pins.try_lock() {
+        Err(Errno::EWOULDBLOCK) => Err(pins.taken("name its --socket, or stop it first")),
+        _ => detach(pin_dir, all),
     }
 }
 
@@ -93,7 +150,8 @@ pub fn detach(pin_dir: &Path, all: bool) -> Result<Vec<String>, DatapathError> {
     for root in roots.iter().filter(|root| root.exists()) {
         let links = fs::read_dir(root.join("links")).map_or(0, Iterator::count);
         remove(root)?;
-        removed.push(format!("data plane at {} removed ({links} interfaces)", root.display()));
+        let interfaces = if links == 1 { "1 interface".to_owned() } else { format!("{links} interfaces") };
+        removed.push(format!("data plane at {} removed ({interfaces})", root.display()));
     }
     // Left where something else lives in it.
     let _ = fs::remove_dir(pin_dir);
@@ -126,6 +184,12 @@ fn ensure_bpffs(pin_dir: &Path) -> Result<(), DatapathError> {
             ))
         })?;
         tracing::info!(path = BPF_FS_MOUNT_POINT, "mounted the BPF file system");
+        if fs::read_link("/proc/self/ns/mnt").ok() != fs::read_link("/proc/1/ns/mnt").ok() {
+            tracing::warn!(
+                "this mount namespace is not the host's, and the data plane goes with it: where the agent is \
+                 started by `ip netns exec`, start it by `nsenter --net=/run/netns/NAME` instead"
+            );
+        }
         return Ok(());
     }
     Err(DatapathError::Refused(format!(

@@ -7,7 +7,9 @@ use std::{
 };
 
 /// How long a part rests after it is given back: far longer than a packet is under way in the data plane.
-const REST: Duration = Duration::from_secs(1);
+///
+/// And longer than the agent takes to sweep the flows of a backend that has gone: a tick, and a sweep.
+const REST: Duration = Duration::from_secs(3);
 
 /// The free and the resting parts of an array.
 #[derive(Debug)]

@@ -74,7 +74,7 @@ pub(super) const BANS: &[Ban] = &[
         rule: "forward-without-maps",
         places: &["lb-ebpf/src/forward"],
         except: &[],
-        words: &["crate::maps", "crate::flow"],
+        words: &["crate::backend", "crate::egress", "crate::flow", "crate::nat", "crate::service"],
         in_tests: true,
         advice: "rewrites are told everything they need: look it up in the caller and pass it on",
     },

@@ -42,5 +42,5 @@ async fn pin_dir_of(client: &Client) -> PathBuf {
 
 /// Takes away programs and pins without an agent; one line for each thing that was there.
 fn remove_pins(pin_dir: &Path, all: bool) -> Result<Vec<String>, Failure> {
-    crate::datapath::pin::detach(pin_dir, all).map_err(|error| Failure::Failed(error.to_string()))
+    crate::datapath::pin::detach_unattended(pin_dir, all).map_err(|error| Failure::Failed(error.to_string()))
 }
