@@ -109,7 +109,7 @@ impl Bench {
         );
         fs::write(&file, text.replace("[agent]\n", &format!("[agent]\n{agent}")))?;
         let output = self.run(&["agent", "--config", &file.to_string_lossy()])?;
-        let left = std::path::Path::new(&pins).join("v1/maps/IDENTITY").exists();
+        let left = Path::new(&pins).join("v1/maps/IDENTITY").exists();
         flowgate::datapath::pin::detach(pins.as_ref(), true)?;
         ensure!(!left, "an agent that has not started has left its data plane");
         Ok(output)
