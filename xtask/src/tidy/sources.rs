@@ -177,7 +177,7 @@ mod tests {
             ("lb-userspace/src/model/id.rs", "use std::fmt;", vec![]),
             ("lb-userspace/src/health/fsm.rs", "let now = Instant::now();", vec![(1, "pure")]),
             ("lb-userspace/src/health/probe.rs", "let now = Instant::now();", vec![]),
-            ("lb-ebpf/src/forward/nat.rs", "use crate::{packet, maps};", vec![(1, "forward-without-maps")]),
+            ("lb-ebpf/src/forward/nat.rs", "use crate::{packet, egress};", vec![(1, "forward-without-maps")]),
             ("lb-ebpf/src/select/mod.rs", "crate::packet::parse();", vec![(1, "select-without-packets")]),
             ("tests/src/lib.rs", "todo!()", vec![(1, "unfinished")]),
             ("tests/src/lib.rs", "// todo!()\nlet x = \"todo!()\";", vec![]),
