@@ -2,7 +2,7 @@
 
 /// The version of every layout in this crate. Pins live in a directory named after it, so that an agent never
 /// opens maps of another layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Interfaces that one data plane serves. An interface's *slot* is its index in [`maps::INTERFACES`].
 pub const MAX_INTERFACES: u32 = 64;
@@ -46,11 +46,17 @@ pub mod maps {
     pub const PACKETS: &str = "PACKETS";
     /// Per-CPU array of [`crate::counters::BackendCounters`].
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// Array of [`crate::Load`], in memory: by the backend's index.
+    pub const LOADS: &str = "LOADS";
+    /// Per-CPU array of `u64`: how many flows of each service round-robin has placed.
+    pub const TURNS: &str = "TURNS";
+    /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of refusals by ICMP.
+    pub const REFUSALS: &str = "REFUSALS";
     /// Array of one [`super::Identity`], in memory.
     pub const IDENTITY: &str = "IDENTITY";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 18] = [
         SERVICE_KEYS,
         SERVICES,
         BACKENDS,
@@ -65,6 +71,9 @@ pub mod maps {
         EGRESS,
         PACKETS,
         BACKEND_COUNTERS,
+        LOADS,
+        TURNS,
+        REFUSALS,
         IDENTITY,
     ];
 }
@@ -95,6 +104,8 @@ pub mod globals {
     pub const NAT_PORT_COUNT: &str = "NAT_PORT_COUNT";
     /// `u32`: the slot of the interface that this instance of the program is attached to.
     pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
+    /// `u8`: 1 in the instance that explains and changes nothing ([`crate::explain`]).
+    pub const EXPLAINS: &str = "EXPLAINS";
     /// `u8`: 1 where every packet's fate is logged.
     pub const DEBUG_PACKETS: &str = "DEBUG_PACKETS";
 }

@@ -15,7 +15,7 @@ pub struct Backend {
     pub port: [u8; 2],
     /// The service that it belongs to.
     pub service: u16,
-    /// [`Backend::USABLE`], [`Backend::DOWN`].
+    /// [`Backend::USABLE`], [`Backend::DOWN`], [`Backend::RESETS`].
     pub flags: u32,
     /// Index in `NEXT_HOPS`; 0: not known.
     pub next_hop: u32,
@@ -25,19 +25,52 @@ pub struct Backend {
     pub padding: [u8; 1],
     /// How many it may use from there on; 0: none is known.
     pub source_count: u16,
+    /// Its weight in force, for comparing loads; in thousandths, so that a slow start has steps.
+    pub load_weight: u32,
+    /// Flows above which it gets no new ones; 0: no bound.
+    pub max_flows: u32,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
+}
+
+/// The flows of one backend, for services that count them ([`crate::Service::COUNTS_FLOWS`]): `base + placed`.
+///
+/// The data plane adds to `placed` and never takes away; the agent counts the tables of flows now and then, and sets
+/// `base` to what it counted less what `placed` was when it began. So the sum is right at each count, and between
+/// counts grows by what is placed.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Modulo 2^64.
+    pub base: u64,
+    /// Flows begun since the backend's place was made.
+    pub placed: u64,
+}
+
+const _: () = assert!(size_of::<Load>() == 16 && align_of::<Load>() == 16);
+
+impl Load {
+    /// Its flows; a count that has overtaken what was placed meanwhile is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flows(self) -> u64 {
+        let flows = self.base.wrapping_add(self.placed);
+        if flows >> 63 == 0 { flows } else { 0 }
+    }
 }
 
 const _: () = assert!(size_of::<Backend>() == 64 && align_of::<Backend>() == 64);
 const _: () = assert!(core::mem::offset_of!(Backend, flags) == 20);
 const _: () = assert!(core::mem::offset_of!(Backend, next_hop) == 24);
+const _: () = assert!(core::mem::offset_of!(Backend, load_weight) == 32);
 
 impl Backend {
     /// Packets of its flows may be sent to it. Without it the entry is none, or disabled: its flows move.
     pub const USABLE: u32 = 1;
     /// It is down: flows that have not got anywhere yet (a SYN, a datagram) move, established ones stay.
     pub const DOWN: u32 = 2;
+    /// With `DOWN`: established connections are answered by a RST, so that clients connect again at once.
+    pub const RESETS: u32 = 4;
 }
 
 /// Where a frame leaves, and between which MAC addresses. Written once, before any backend names it; a change of

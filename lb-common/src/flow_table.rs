@@ -159,14 +159,17 @@ impl Vacancy {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::{hash::mix, life::FlowState};
+    use crate::{
+        hash::mix,
+        life::{Classes, FlowState},
+    };
     use proptest::prelude::*;
     use std::{vec, vec::Vec};
 
     proptest! {
         #[test]
         fn a_slot_keeps_its_parts(tag in 0u32..1 << 24, backend: u16, tick: u16) {
-            let life = Life::new(FlowState::Established, 9, tick);
+            let life = Life::new(FlowState::Established, Classes(9 * 0x1111), tick);
             let slot = Slot::new(tag, backend, life);
             prop_assert_eq!((slot.tag(), slot.backend(), slot.life()), (tag, backend, life));
         }
@@ -182,7 +185,7 @@ mod tests {
         #[test]
         fn what_was_put_in_is_found(words: [u64; 8], tag in 0u32..1 << 24, backend: u16, at in 0usize..8) {
             let mut words = words;
-            words[at] = Slot::new(tag, backend, Life::new(FlowState::HalfOpen, 0, 0)).0;
+            words[at] = Slot::new(tag, backend, Life::new(FlowState::HalfOpen, Classes(0), 0)).0;
             let found = find(&words, tag).expect("it is there");
             prop_assert_eq!(Slot(words[found]).tag(), tag);
         }
@@ -204,8 +207,8 @@ mod tests {
 
     #[test]
     fn an_empty_word_is_taken_before_an_expired_one_and_that_before_a_live_one() {
-        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, 10, 1000)).0;
-        let expired = Slot::new(2, 1, Life::new(FlowState::Established, 0, 10)).0;
+        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, Classes(10 * 0x1111), 1000)).0;
+        let expired = Slot::new(2, 1, Life::new(FlowState::Established, Classes(0), 10)).0;
         let mut words = [live; 8];
         words[5] = expired;
         for salt in 0..16 {
@@ -219,7 +222,7 @@ mod tests {
 
     #[test]
     fn of_equals_each_may_be_the_one_that_goes() {
-        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, 10, 1000)).0;
+        let live = Slot::new(1, 1, Life::new(FlowState::HalfOpen, Classes(10 * 0x1111), 1000)).0;
         let mut slots: Vec<_> = (0..8).map(|salt| Vacancy::of(&[live; 8], 1000, salt).slot).collect();
         slots.sort_unstable();
         assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn of_two_buckets_with_room_the_emptier_is_taken() {
-        let live = Slot::new(1, 1, Life::new(FlowState::Established, 10, 0)).0;
+        let live = Slot::new(1, 1, Life::new(FlowState::Established, Classes(10 * 0x1111), 0)).0;
         let fuller = Vacancy::of(&[live, live, 0, 0, 0, 0, 0, 0], 0, 0);
         let emptier = Vacancy::of(&[live, 0, 0, 0, 0, 0, 0, 0], 0, 0);
         let full = Vacancy::of(&[live; 8], 0, 0);
@@ -247,7 +250,7 @@ mod tests {
             let (one, two) = (Vacancy::of(&table[first], 0, flow), Vacancy::of(&table[second], 0, flow));
             let (bucket, vacancy) = if two.better_than(one) { (second, two) } else { (first, one) };
             evicted += u32::from(vacancy.worth > 1);
-            let life = Life::new(FlowState::Established, 10, 0);
+            let life = Life::new(FlowState::Established, Classes(10 * 0x1111), 0);
             table[bucket][vacancy.slot as usize] = Slot::new(place.tag, 1, life).0;
         }
         assert_eq!(evicted, 0);

@@ -26,8 +26,8 @@ pub mod ring;
 pub mod service;
 
 pub use addr::Addr;
-pub use backend::{Backend, Interface, NextHop};
+pub use backend::{Backend, Interface, Load, NextHop};
 pub use counters::{BACKEND_COUNTERS, BackendCounter};
-pub use life::{FlowState, Life};
+pub use life::{FlowState, Life, Timeouts};
 pub use reason::{Reason, Verdict};
-pub use service::{Mode, Service, ServiceKey};
+pub use service::{Mode, Scheduler, Service, ServiceKey};

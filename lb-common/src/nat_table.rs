@@ -240,14 +240,14 @@ impl ClientHop {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::life::FlowState;
+    use crate::life::{Classes, FlowState};
     use proptest::prelude::*;
     use std::collections::HashSet;
 
     proptest! {
         #[test]
         fn words_keep_their_parts(a: u16, b: u16, c: u16, d: u16, e: u8, f: u32, tick: u16, mac: [u8; 6]) {
-            let life = Life::new(FlowState::Datagrams, 3, tick);
+            let life = Life::new(FlowState::Datagrams, Classes(3 * 0x1111), tick);
             let value = NatValue::new(a, b, e, life);
             prop_assert_eq!((value.port(), value.backend(), value.source(), value.life()), (a, b, e, life));
             let word = ReplyWord::new(f, e, life);

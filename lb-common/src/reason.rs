@@ -7,6 +7,8 @@ pub enum Verdict {
     Forward,
     /// Handed to the kernel, untouched.
     Pass,
+    /// Answered by Flowgate itself: out where it came in.
+    Answer,
     /// Dropped.
     Drop,
 }
@@ -18,6 +20,7 @@ impl Verdict {
         match self {
             Self::Forward => "forward",
             Self::Pass => "pass",
+            Self::Answer => "answer",
             Self::Drop => "drop",
         }
     }
@@ -85,10 +88,22 @@ reasons! {
     /// No service has this address, port and protocol, and no flow of ours is answered by it.
     NotService = Pass "not_service",
 
+    /// A connection to a backend that is down, answered by a RST (`on_down = "reset"`).
+    BackendReset = Answer "backend_reset",
+    /// A new flow while the service has no backend that may get it, answered by a refusal (`refuse = "reject"`).
+    RejectedNoBackend = Answer "rejected_no_backend",
+    /// A new flow while every backend has as many flows as it may, answered by a refusal.
+    RejectedFull = Answer "rejected_full",
+
     /// For a service, but it may live no longer: TTL or hop limit is at its end.
     TtlExpired = Drop "ttl_expired",
     /// The service has no backend that may get it.
     NoBackend = Drop "no_backend",
+    /// Every backend that was tried has as many flows as it may.
+    BackendsFull = Drop "backends_full",
+    /// A connection to a backend that is down, whose packet cannot be answered by a RST (`on_down = "reset"`): it is
+    /// a RST itself, or there was no room for the answer.
+    BackendDown = Drop "backend_down",
     /// The backend's next hop is not known.
     NoNextHop = Drop "no_next_hop",
     /// full-nat: no source address towards the backend is known.

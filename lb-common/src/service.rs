@@ -59,10 +59,31 @@ pub enum Mode {
     Dsr = 2,
 }
 
+/// How a backend is chosen for a new flow: the value of [`Service::scheduler`].
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scheduler {
+    /// By the client's address and port, on the ring.
+    Maglev = 1,
+    /// By the client's address, on the ring.
+    SourceHash = 2,
+    /// One after the other, along the ring.
+    RoundRobin = 3,
+    /// Of two on the ring the one that has fewer flows for its weight.
+    LeastConn = 4,
+}
+
+/// The mask of [`Service::client_mask`] that keeps the leading `bits` of a client's address.
+#[must_use]
+pub fn client_mask(is_v4: bool, bits: u8) -> [u64; 2] {
+    let bits = if is_v4 { 96 + u32::from(bits.min(32)) } else { u32::from(bits.min(128)) };
+    Addr((!u128::MAX.checked_shr(bits).unwrap_or(0)).to_be_bytes()).words()
+}
+
 /// One service. The first cache line is what a packet needs, the second is the agent's.
 ///
-/// The agent writes it through mapped memory while packets read it: `ring` is one aligned store, and so are the
-/// eight bytes from `port` to `padding`; the address is written before the service's key is put into the hash.
+/// The agent writes it through mapped memory while packets read it: every word is one aligned store, and so are the
+/// eight bytes from `port` to `classes`; the address is written before the service's key is put into the hash.
 #[repr(C, align(128))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -76,14 +97,18 @@ pub struct Service {
     pub protocol: u8,
     /// A [`Mode`].
     pub mode: u8,
-    /// Ticks ([`crate::life`]) after which a flow without packets is forgotten.
-    pub idle_ticks: u16,
-    /// [`crate::Life::idle_class`] of `idle_ticks`.
-    pub idle_class: u8,
+    /// A [`Scheduler`].
+    pub scheduler: u8,
+    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`].
+    pub flags: u8,
+    /// [`crate::life::Classes`] of `timeouts`.
+    pub classes: u16,
+    /// [`crate::Timeouts`]: when a flow without packets is forgotten.
+    pub timeouts: u64,
+    /// What of a client's address counts on the ring, as [`Addr::words`] has it.
+    pub client_mask: [u64; 2],
     /// Zero.
-    pub padding: [u8; 1],
-    /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 1],
     /// Counters of backends that are gone: the agent adds them here before it reuses their place, so that a
     /// service's totals never go down.
     pub retired: [u64; crate::counters::BACKEND_COUNTERS],
@@ -97,6 +122,11 @@ const _: () = assert!(core::mem::offset_of!(Service, port) == 24);
 const _: () = assert!(core::mem::offset_of!(Service, retired) == 64);
 
 impl Service {
+    /// New flows that no backend can take are answered by a refusal, not dropped.
+    pub const REJECTS: u8 = 1;
+    /// New flows are counted in `LOADS`: the scheduler compares them, or a backend has a bound.
+    pub const COUNTS_FLOWS: u8 = 2;
+
     /// No service.
     pub const NONE: Self = Self {
         ring: 0,
@@ -104,10 +134,12 @@ impl Service {
         port: [0; 2],
         protocol: 0,
         mode: 0,
-        idle_ticks: 0,
-        idle_class: 0,
-        padding: [0; 1],
-        reserved: [0; 4],
+        scheduler: 0,
+        flags: 0,
+        classes: 0,
+        timeouts: 0,
+        client_mask: [0; 2],
+        reserved: [0; 1],
         retired: [0; crate::counters::BACKEND_COUNTERS],
         reserved_agent: [0; 3],
     };
@@ -115,7 +147,24 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+
+    #[test]
+    fn a_mask_keeps_the_leading_bits() {
+        let masked = |addr: Addr, bits| {
+            let mask = client_mask(addr.is_v4(), bits);
+            addr.words().into_iter().zip(mask).map(|(word, mask)| word & mask).collect::<std::vec::Vec<_>>()
+        };
+        let v4 = |octets| Addr::from_v4(octets);
+        assert_eq!(masked(v4([10, 1, 2, 3]), 24), v4([10, 1, 2, 0]).words());
+        assert_eq!(masked(v4([10, 1, 2, 3]), 32), v4([10, 1, 2, 3]).words());
+        assert_eq!(masked(v4([10, 1, 2, 3]), 1), v4([0, 0, 0, 0]).words());
+        let v6 = Addr([0x20; 16]);
+        assert_eq!(masked(v6, 128), v6.words());
+        assert_eq!(masked(v6, 64), [v6.words()[0], 0]);
+        assert_eq!(masked(v6, 0), [0, 0]);
+    }
 
     #[test]
     fn a_key_survives_the_way_through_bytes() {

@@ -248,16 +248,16 @@ impl DataPlane {
     /// The flows that are remembered, as the agent counts them.
     #[must_use]
     pub fn flows(&self) -> FlowCounts {
-        self.maps.flow_tables().count(&self.maps.idle_ticks_by_backend(), now_tick())
+        self.maps.flow_tables().count(&self.maps.timeouts_by_backend(), now_tick())
     }
 
     /// Frees the flows that are over, as the agent does, `later` ticks from now.
     pub fn sweep(&self, later: u16) {
         const PARTS: usize = 3;
-        let idle_ticks = self.maps.idle_ticks_by_backend();
+        let timeouts = self.maps.timeouts_by_backend();
         for part in 0..PARTS {
             let now = now_tick().wrapping_add(later);
-            self.maps.flow_tables().sweep(part, PARTS, now, &idle_ticks);
+            self.maps.flow_tables().sweep(part, PARTS, now, &timeouts);
         }
     }
 

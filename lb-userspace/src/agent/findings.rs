@@ -154,6 +154,8 @@ fn drop_hint(reason: Reason) -> &'static str {
             "a loop, or a traceroute: `tcpdump` on the interface shows whose packets they are"
         }
         Reason::NoBackend => "`flowgate service list` shows which service has no backend up",
+        Reason::BackendsFull => "every backend has its max_flows: add backends, or raise the bound",
+        Reason::BackendDown => "`flowgate backend list` shows which backend is down",
         Reason::NoNextHop | Reason::NoSourceAddress => {
             "`flowgate backend list` says what is wrong with the way"
         }
@@ -169,6 +171,9 @@ fn drop_hint(reason: Reason) -> &'static str {
         Reason::BadState => "a fault of Flowgate: please report it with `flowgate stats --output json`",
         Reason::Forwarded
         | Reason::Replied
+        | Reason::BackendReset
+        | Reason::RejectedNoBackend
+        | Reason::RejectedFull
         | Reason::NotIp
         | Reason::VlanTagged
         | Reason::Malformed

@@ -60,11 +60,11 @@ impl Meter {
             services.insert(key, (counters, rates));
         }
         self.services = services;
-        let idle_ticks = maps.idle_ticks_by_backend();
+        let timeouts = maps.timeouts_by_backend();
         if maps.take_sweep_order() {
-            maps.flow_tables().sweep(0, 1, now_tick(), &idle_ticks);
+            maps.flow_tables().sweep(0, 1, now_tick(), &timeouts);
         } else {
-            maps.flow_tables().sweep(self.next_part, SWEEP_PARTS, now_tick(), &idle_ticks);
+            maps.flow_tables().sweep(self.next_part, SWEEP_PARTS, now_tick(), &timeouts);
             self.next_part = (self.next_part + 1) % SWEEP_PARTS;
         }
     }
@@ -79,7 +79,7 @@ impl Meter {
         let fresh = |(at, _): &(Instant, FlowCounts)| now.duration_since(*at) < COUNT_AGE;
         let counts = match self.counts.take().filter(fresh) {
             Some(counts) => counts,
-            None => (now, maps.flow_tables().count(&maps.idle_ticks_by_backend(), now_tick())),
+            None => (now, maps.flow_tables().count(&maps.timeouts_by_backend(), now_tick())),
         };
         &self.counts.insert(counts).1
     }

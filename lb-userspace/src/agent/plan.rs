@@ -1,11 +1,15 @@
 //! What the data plane is to do, from what is wanted and what is true. Pure.
 
-use lb_common::{Addr, NextHop, ServiceKey, life::ticks_of_ms, service};
+use lb_common::{
+    Addr, NextHop, ServiceKey, Timeouts,
+    life::{CLOSING_TICKS, HALF_OPEN_TICKS, ticks_of_ms},
+    service,
+};
 
 use super::facts::{Facts, Standing};
 use crate::{
     datapath::apply::{WantedBackend, WantedService},
-    model::{AdminState, Desired, DesiredService, Health, Mode, Protocol, Service},
+    model::{AdminState, Desired, DesiredService, Health, Mode, Protocol, Scheduler, Service},
     ring,
 };
 
@@ -31,7 +35,10 @@ fn plan_service(desired: &Desired, facts: &Facts, entry: &DesiredService) -> Wan
             address: backend.address,
             usable: standing.admin_state != AdminState::Disabled,
             down: standing.health != Health::Up,
+            reset: false,
             ring_weight: if standing.is_active() { standing.weight } else { 0 },
+            ramp_permille: 1000,
+            max_flows: 0,
             next_hop: next_hop_of(&standing),
             sources: standing.sources,
         }
@@ -42,11 +49,22 @@ fn plan_service(desired: &Desired, facts: &Facts, entry: &DesiredService) -> Wan
             Mode::FullNat => lb_common::Mode::FullNat,
             Mode::Dsr => lb_common::Mode::Dsr,
         },
-        idle_ticks: ticks_of_ms(u64::try_from(service.idle_timeout.as_millis()).unwrap_or(u64::MAX)),
+        scheduler: match service.scheduler {
+            Scheduler::Maglev => lb_common::Scheduler::Maglev,
+        },
+        affinity_bits: if service.address.is_ipv4() { 32 } else { 128 },
+        timeouts: timeouts_of(service),
+        reject: false,
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
         ring_slots: ring::size(service.backends.len()),
         backends: backends.collect(),
     }
+}
+
+/// When a service's flows are forgotten. dsr does not see the server's FIN: there a client's ends the flow.
+fn timeouts_of(service: &Service) -> Timeouts {
+    let idle = ticks_of_ms(u64::try_from(service.idle_timeout.as_millis()).unwrap_or(u64::MAX));
+    Timeouts::new(idle, HALF_OPEN_TICKS, CLOSING_TICKS, idle)
 }
 
 fn next_hop_of(standing: &Standing) -> Option<NextHop> {

@@ -162,7 +162,7 @@ pub(crate) fn status() -> Status {
                 name: "eth0".to_owned(),
                 index: Some(2),
                 attached: Some(AttachMode::Native),
-                packets: PacketTotals { forwarded: 1_234_567, passed: 12, dropped: 0 },
+                packets: PacketTotals { forwarded: 1_234_567, passed: 12, answered: 3, dropped: 0 },
             },
             InterfaceStatus {
                 name: "eth1".to_owned(),

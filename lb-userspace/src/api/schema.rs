@@ -63,6 +63,8 @@ pub struct PacketTotals {
     pub forwarded: u64,
     /// Handed to the kernel untouched.
     pub passed: u64,
+    /// Answered by Flowgate itself: refused, or reset.
+    pub answered: u64,
     /// Dropped.
     pub dropped: u64,
 }

@@ -1,8 +1,11 @@
 //! Making the maps what the controller wants, by the fewest writes, in an order in which every moment is right:
 //! backends, then the ring, then the service; on the way out the reverse.
 
+mod backends;
+mod rings;
+
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     mem::offset_of,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
@@ -10,18 +13,18 @@ use std::{
 };
 
 use lb_common::{
-    Addr, Backend, Life, Mode, NextHop, Reason, Service, ServiceKey,
+    Mode, NextHop, Reason, Scheduler, Service, ServiceKey, Timeouts,
     counters::{BACKEND_COUNTERS, BackendCounters},
-    ring::{LINE_SLOTS, RingLine, RingRef},
+    ring::RingRef,
+    service::client_mask,
 };
 
 pub use super::live::LiveBackend;
 use super::{
     DatapathError,
-    live::{Live, LiveService, settings_word},
+    live::{Live, LiveService, Recipe},
     tables::{FlowTables, Tables},
 };
-use crate::ring::{self, Member};
 
 /// What the data plane is to do for one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +33,27 @@ pub struct WantedService {
     pub key: ServiceKey,
     /// How its packets are forwarded.
     pub mode: Mode,
-    /// Ticks after which its flows are forgotten.
-    pub idle_ticks: u16,
-    /// Slots of its ring.
+    /// How a backend is chosen for a new flow.
+    pub scheduler: Scheduler,
+    /// Leading bits of a client's address that count for the scheduler: 32 or 128 for all of them.
+    pub affinity_bits: u8,
+    /// When its flows are forgotten.
+    pub timeouts: Timeouts,
+    /// Whether new flows that no backend can take are answered by a refusal, not dropped.
+    pub reject: bool,
+    /// Slots of its ring, at most.
     pub ring_slots: u32,
     /// Its backends.
     pub backends: Vec<WantedBackend>,
+}
+
+impl WantedService {
+    /// Whether the data plane counts the flows of its backends.
+    #[must_use]
+    pub fn counts_flows(&self) -> bool {
+        let bounded = |backend: &WantedBackend| backend.max_flows > 0;
+        self.scheduler == Scheduler::LeastConn || self.backends.iter().any(bounded)
+    }
 }
 
 /// What the data plane is to do with one backend.
@@ -47,8 +65,14 @@ pub struct WantedBackend {
     pub usable: bool,
     /// Whether flows that have not got anywhere yet leave it.
     pub down: bool,
+    /// With `down`: whether established connections are answered by a RST.
+    pub reset: bool,
     /// Its weight on the ring; 0: no new flows.
     pub ring_weight: u16,
+    /// How many thousandths of its slots on the ring it has: below 1000 while it starts slowly.
+    pub ramp_permille: u16,
+    /// Flows above which it gets no new ones; 0: no bound.
+    pub max_flows: u32,
     /// Where its packets leave, if that is known.
     pub next_hop: Option<NextHop>,
     /// The addresses that full-nat may speak to it from.
@@ -58,7 +82,9 @@ pub struct WantedBackend {
 /// Keeps the maps true.
 pub struct Reconciler {
     pub(super) tables: Tables,
-    live: Live,
+    pub(super) live: Live,
+    /// Flows of backends of services that need them counted, at the last count.
+    pub(super) flow_counts: HashMap<(ServiceKey, SocketAddr), u64>,
     /// Whether a backend has gone whose flows are still in the tables.
     wants_sweep: bool,
 }
@@ -70,7 +96,7 @@ impl Reconciler {
     /// The maps cannot be read.
     pub fn new(tables: Tables) -> Result<Self, DatapathError> {
         let live = Live::read(&tables)?;
-        Ok(Self { tables, live, wants_sweep: true })
+        Ok(Self { tables, live, flow_counts: HashMap::new(), wants_sweep: true })
     }
 
     /// Packets that came in by the interface in `slot`, by reason.
@@ -105,17 +131,16 @@ impl Reconciler {
         self.live.services.get(key).map_or(0, |service| service.ring.slots)
     }
 
-    /// The idle time-out in ticks of the flows of each backend, by the backend's index.
+    /// The time-outs of the flows of each backend, by the backend's index; none where the index is no backend's.
     #[must_use]
-    pub fn idle_ticks_by_backend(&self) -> Vec<Option<u16>> {
-        let mut ticks = vec![None; self.tables.backends.len()];
+    pub fn timeouts_by_backend(&self) -> Vec<Option<Timeouts>> {
+        let mut timeouts = vec![None; self.tables.backends.len()];
         for service in self.live.services.values() {
-            let [.., low, high, _, _] = service.settings.to_ne_bytes();
             for backend in service.backends.values() {
-                ticks[backend.index as usize] = Some(u16::from_ne_bytes([low, high]));
+                timeouts[backend.index as usize] = Some(service.timeouts);
             }
         }
-        ticks
+        timeouts
     }
 
     /// A backend's counters.
@@ -188,9 +213,10 @@ impl Reconciler {
         self.tables.services.set(index as usize, empty);
         Ok(LiveService {
             index,
-            settings: settings_word(&self.tables, index),
+            timeouts: wanted.timeouts,
+            counts_flows: false,
             ring: RingRef::default(),
-            members: Some(Vec::new()),
+            recipe: Some(Recipe::default()),
             backends: std::collections::BTreeMap::new(),
         })
     }
@@ -220,197 +246,34 @@ impl Reconciler {
     }
 
     fn put_settings(&mut self, service: &mut LiveService, wanted: &WantedService) {
+        let rejects = if wanted.reject { Service::REJECTS } else { 0 };
+        let counts = if wanted.counts_flows() { Service::COUNTS_FLOWS } else { 0 };
+        let [classes_low, classes_high] = wanted.timeouts.classes().0.to_ne_bytes();
         let [port_high, port_low] = wanted.key.port;
-        let [idle_low, idle_high] = wanted.idle_ticks.to_ne_bytes();
         let settings = u64::from_ne_bytes([
             port_high,
             port_low,
             wanted.key.protocol,
             wanted.mode as u8,
-            idle_low,
-            idle_high,
-            Life::idle_class(wanted.idle_ticks),
-            0,
+            wanted.scheduler as u8,
+            rejects | counts,
+            classes_low,
+            classes_high,
         ]);
-        if service.settings != settings {
-            self.tables.services.publish(service.index as usize, offset_of!(Service, port), settings);
-            service.settings = settings;
+        let [mask_high, mask_low] = client_mask(wanted.key.addr.is_v4(), wanted.affinity_bits);
+        for (offset, word) in [
+            (offset_of!(Service, timeouts), wanted.timeouts.0),
+            (offset_of!(Service, client_mask), mask_high),
+            (offset_of!(Service, client_mask) + 8, mask_low),
+            (offset_of!(Service, port), settings),
+        ] {
+            let place = self.tables.services.word(service.index as usize, offset);
+            if place.load(Ordering::Relaxed) != word {
+                place.store(word, Ordering::Release);
+            }
         }
-    }
-
-    fn put_backend(
-        &mut self,
-        service: &mut LiveService,
-        wanted: &WantedBackend,
-        now: Instant,
-    ) -> Result<(), DatapathError> {
-        if !service.backends.contains_key(&wanted.address) {
-            let backend = self.make_backend(service.index, wanted.address, now)?;
-            service.backends.insert(wanted.address, backend);
-        }
-        self.put_sources(service, wanted)?;
-        self.put_next_hop(service, wanted, now)?;
-        if wanted.usable {
-            self.put_flags(service, wanted);
-        }
-        Ok(())
-    }
-
-    fn make_backend(
-        &mut self,
-        service_index: u32,
-        address: SocketAddr,
-        now: Instant,
-    ) -> Result<LiveBackend, DatapathError> {
-        let index = self.live.backend_space.take(1, now).ok_or_else(|| {
-            DatapathError::Refused(format!(
-                "no room for another backend: the data plane was made for {}; raise limits.backends, then `flowgate detach` and start the agent again",
-                self.tables.backends.len() - 1
-            ))
-        })?;
-        self.tables.clear_backend_counters(index)?;
-        let backend = Backend {
-            addr: address.ip().into(),
-            port: address.port().to_be_bytes(),
-            service: service_index as u16,
-            ..Backend::default()
-        };
-        self.tables.backends.set(index as usize, backend);
-        Ok(LiveBackend { index, flags: 0, next_hop: None, sources: (0, 0) })
-    }
-
-    fn put_flags(&mut self, service: &mut LiveService, wanted: &WantedBackend) {
-        let Some(backend) = service.backends.get_mut(&wanted.address) else { return };
-        let usable = if wanted.usable { Backend::USABLE } else { 0 };
-        let flags = usable | if wanted.down { Backend::DOWN } else { 0 };
-        if backend.flags != flags {
-            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, flags));
-            place.store(flags, Ordering::Release);
-            backend.flags = flags;
-        }
-    }
-
-    fn put_sources(
-        &mut self,
-        service: &mut LiveService,
-        wanted: &WantedBackend,
-    ) -> Result<(), DatapathError> {
-        let Some(backend) = service.backends.get_mut(&wanted.address) else { return Ok(()) };
-        // A backend keeps the addresses that it has until others are known.
-        if wanted.sources.is_empty() {
-            return Ok(());
-        }
-        let sources = self.live.sources.take(&self.tables, &wanted.sources).ok_or_else(|| {
-            DatapathError::Refused(
-                "no room for another source address: `flowgate detach` and start the agent again".to_owned(),
-            )
-        })?;
-        if backend.sources != sources {
-            let [count_low, count_high] = sources.1.to_ne_bytes();
-            let word = u32::from_ne_bytes([sources.0, 0, count_low, count_high]);
-            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, source_first));
-            place.store(word, Ordering::Release);
-            backend.sources = sources;
-        }
-        Ok(())
-    }
-
-    fn put_next_hop(
-        &mut self,
-        service: &mut LiveService,
-        wanted: &WantedBackend,
-        now: Instant,
-    ) -> Result<(), DatapathError> {
-        let Some(backend) = service.backends.get_mut(&wanted.address) else { return Ok(()) };
-        if backend.next_hop == wanted.next_hop {
-            return Ok(());
-        }
-        let index = match wanted.next_hop {
-            Some(next_hop) => self.use_next_hop(next_hop, now)?,
-            None => 0,
-        };
-        let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, next_hop));
-        place.store(index, Ordering::Release);
-        if let Some(old) = std::mem::replace(&mut backend.next_hop, wanted.next_hop) {
-            self.leave_next_hop(&old, now);
-        }
-        Ok(())
-    }
-
-    fn use_next_hop(&mut self, next_hop: NextHop, now: Instant) -> Result<u32, DatapathError> {
-        let known = &mut self.live.next_hops;
-        if let Some((index, users)) = known.users.get_mut(&next_hop) {
-            *users += 1;
-            return Ok(*index);
-        }
-        let index = known.space.take(1, now).ok_or_else(|| {
-            DatapathError::Refused("too many next hops at once: put backends behind a gateway".to_owned())
-        })?;
-        self.tables.next_hops.set(index as usize, next_hop);
-        known.users.insert(next_hop, (index, 1));
-        Ok(index)
-    }
-
-    fn leave_next_hop(&mut self, next_hop: &NextHop, now: Instant) {
-        let known = &mut self.live.next_hops;
-        let Some((index, users)) = known.users.get_mut(next_hop) else { return };
-        *users -= 1;
-        if *users == 0 {
-            known.space.give_back(*index, 1, now);
-            known.users.remove(next_hop);
-        }
-    }
-
-    /// Builds the ring aside and puts it in place by one store.
-    fn put_ring(
-        &mut self,
-        service: &mut LiveService,
-        wanted: &WantedService,
-        now: Instant,
-    ) -> Result<(), DatapathError> {
-        let on_ring = wanted.backends.iter().filter(|backend| backend.ring_weight > 0);
-        let mut members: Vec<_> = on_ring.map(|backend| (backend.address, backend.ring_weight)).collect();
-        members.sort_unstable();
-        let slots = if members.is_empty() { 0 } else { wanted.ring_slots };
-        if service.members.as_ref() == Some(&members) && service.ring.slots == slots {
-            return Ok(());
-        }
-        let ring = self.write_ring(service, &members, slots, now)?;
-        self.tables.services.publish(service.index as usize, offset_of!(Service, ring), ring.pack());
-        let old = std::mem::replace(&mut service.ring, ring);
-        self.live.ring_space.give_back(old.first_line, RingRef::lines(old.slots), now);
-        service.members = Some(members);
-        Ok(())
-    }
-
-    fn write_ring(
-        &mut self,
-        service: &LiveService,
-        members: &[(SocketAddr, u16)],
-        slots: u32,
-        now: Instant,
-    ) -> Result<RingRef, DatapathError> {
-        let index =
-            |address: &SocketAddr| service.backends.get(address).map_or(0, |backend| backend.index as u16);
-        let members: Vec<_> = members
-            .iter()
-            .map(|(address, weight)| Member { identity: *address, weight: *weight, index: index(address) })
-            .collect();
-        let ring = ring::build(&members, slots);
-        if ring.is_empty() {
-            return Ok(RingRef::default());
-        }
-        let first_line = self.live.ring_space.take(RingRef::lines(slots), now).ok_or_else(|| {
-            DatapathError::Refused(format!(
-                "no room for a ring of {slots} slots: raise limits.ring_slots, then `flowgate detach` and start the agent again"
-            ))
-        })?;
-        for (line, chunk) in ring.chunks(LINE_SLOTS as usize).enumerate() {
-            let mut slots = [0; LINE_SLOTS as usize];
-            slots[..chunk.len()].copy_from_slice(chunk);
-            self.tables.rings.set(first_line as usize + line, RingLine(slots));
-        }
-        Ok(RingRef { first_line, slots })
+        service.timeouts = wanted.timeouts;
+        service.counts_flows = wanted.counts_flows();
     }
 
     fn remove_service(&mut self, key: &ServiceKey, now: Instant) -> Result<(), DatapathError> {
@@ -426,31 +289,6 @@ impl Reconciler {
         self.tables.services.publish(service.index as usize, offset_of!(Service, ring), 0);
         self.live.ring_space.give_back(service.ring.first_line, RingRef::lines(service.ring.slots), now);
         self.live.service_space.give_back(service.index, 1, now);
-        Ok(())
-    }
-
-    fn remove_backend(
-        &mut self,
-        service: &mut LiveService,
-        address: SocketAddr,
-        now: Instant,
-    ) -> Result<(), DatapathError> {
-        let Some(backend) = service.backends.remove(&address) else { return Ok(()) };
-        let index = backend.index as usize;
-        self.tables.backends.half(index, offset_of!(Backend, flags)).store(0, Ordering::Release);
-        let counters = self.tables.backend_counters(backend.index)?;
-        let mut totals = self.tables.services.get(service.index as usize).retired;
-        add(&mut totals, &counters);
-        for (place, total) in totals.iter().enumerate() {
-            let offset = offset_of!(Service, retired) + place * 8;
-            self.tables.services.word(service.index as usize, offset).store(*total, Ordering::Relaxed);
-        }
-        self.tables.backends.set(index, Backend { addr: Addr::default(), ..Backend::default() });
-        if let Some(next_hop) = backend.next_hop {
-            self.leave_next_hop(&next_hop, now);
-        }
-        self.live.backend_space.give_back(backend.index, 1, now);
-        self.wants_sweep = true;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use lb_common::{
-    FlowState, Life,
+    FlowState, Life, Timeouts,
     flow_table::{BUCKET_SLOTS, Slot},
     life::tick_of_ns,
     nat_table::{KEY_CLAIMED, KEY_EMPTY, NatReply, NatValue, ReplyPeer},
@@ -40,17 +40,17 @@ impl FlowTables {
         ((self.steered.len() * BUCKET_SLOTS) as u64, (self.translated.len() * BUCKET_SLOTS) as u64)
     }
 
-    /// Counts the flows of each backend; `idle_ticks` has every backend's idle time-out, none where the index is no
+    /// Counts the flows of each backend; `timeouts` has every backend's time-outs, none where the index is no
     /// backend's.
     ///
     /// A flow that is closing counts while it still has packets: it is remembered for late ones, but nobody waits
     /// for it.
     #[must_use]
-    pub fn count(&self, idle_ticks: &[Option<u16>], now: u16) -> FlowCounts {
-        let mut by_backend = vec![0; idle_ticks.len()];
+    pub fn count(&self, timeouts: &[Option<Timeouts>], now: u16) -> FlowCounts {
+        let mut by_backend = vec![0; timeouts.len()];
         let mut add = |backend: u16, life: Life| {
-            let Some(Some(idle)) = idle_ticks.get(usize::from(backend)) else { return 0 };
-            let over = life.expired_for(now, *idle);
+            let Some(Some(timeouts)) = timeouts.get(usize::from(backend)) else { return 0 };
+            let over = life.expired_for(now, *timeouts);
             if over || life.state() == FlowState::Closing && life.age(now) > CLOSING_COUNTS_TICKS {
                 return 0;
             }
@@ -72,14 +72,14 @@ impl FlowTables {
     }
 
     /// Frees the flows in one of `parts` parts of the tables that are over: expired, or of what is no backend any
-    /// more; `idle_ticks` as for [`FlowTables::count`].
-    pub fn sweep(&self, part: usize, parts: usize, now: u16, idle_ticks: &[Option<u16>]) {
+    /// more; `timeouts` as for [`FlowTables::count`].
+    pub fn sweep(&self, part: usize, parts: usize, now: u16, timeouts: &[Option<Timeouts>]) {
         let range = |len: usize| len * part / parts..len * (part + 1) / parts;
         let over = |backend: u16, life: Life| match life.state() {
             FlowState::Empty | FlowState::Claimed => false,
             _ => {
-                let idle = idle_ticks.get(usize::from(backend)).copied().flatten();
-                idle.is_none_or(|idle| life.expired_for(now, idle))
+                let timeouts = timeouts.get(usize::from(backend)).copied().flatten();
+                timeouts.is_none_or(|timeouts| life.expired_for(now, timeouts))
             }
         };
         for index in range(self.steered.len()) {

@@ -6,12 +6,18 @@ use std::{
 };
 
 use lb_common::{
-    Backend, NextHop, ServiceKey,
+    Backend, NextHop, Scheduler, Service, ServiceKey, Timeouts,
     abi::{MAX_NEXT_HOPS, MAX_SOURCES},
     ring::RingRef,
 };
 
-use super::{DatapathError, space::Space, tables::Tables};
+use super::{
+    DatapathError,
+    apply::{WantedBackend, WantedService},
+    space::Space,
+    tables::Tables,
+};
+use crate::ring::{self, Member};
 
 /// Everything that is in use.
 pub(super) struct Live {
@@ -26,12 +32,44 @@ pub(super) struct Live {
 /// One service.
 pub(super) struct LiveService {
     pub(super) index: u32,
-    /// The eight bytes from its port on, as they are in the map.
-    pub(super) settings: u64,
+    pub(super) timeouts: Timeouts,
+    /// Whether the data plane counts the flows of its backends.
+    pub(super) counts_flows: bool,
     pub(super) ring: RingRef,
     /// What the ring was built from; none where another agent has built it.
-    pub(super) members: Option<Vec<(SocketAddr, u16)>>,
+    pub(super) recipe: Option<Recipe>,
     pub(super) backends: BTreeMap<SocketAddr, LiveBackend>,
+}
+
+/// Everything that a ring depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recipe {
+    /// Backends on the ring, their weights and ramps, in order.
+    members: Vec<(SocketAddr, u16, u16)>,
+    /// At most.
+    slots: u32,
+    in_turns: bool,
+}
+
+impl Recipe {
+    /// The ring that a service is to have.
+    pub(super) fn of(wanted: &WantedService) -> Self {
+        let on_ring = wanted.backends.iter().filter(|backend| backend.ring_weight > 0);
+        let member = |backend: &WantedBackend| (backend.address, backend.ring_weight, backend.ramp_permille);
+        let mut members: Vec<_> = on_ring.map(member).collect();
+        members.sort_unstable();
+        Self { members, slots: wanted.ring_slots, in_turns: wanted.scheduler == Scheduler::RoundRobin }
+    }
+
+    /// The ring, each slot a backend's `index`.
+    pub(super) fn build(&self, index: impl Fn(&SocketAddr) -> u16) -> Vec<u16> {
+        let member = |(address, weight, ramp): &(SocketAddr, u16, u16)| {
+            (Member { identity: *address, weight: *weight, index: index(address) }, *ramp)
+        };
+        let members: Vec<_> = self.members.iter().map(member).collect();
+        let layout = if self.in_turns { ring::sequence } else { ring::build };
+        ring::ramped(&members, |members| layout(members, self.slots))
+    }
 }
 
 /// One backend.
@@ -76,9 +114,15 @@ impl Live {
             let ring = RingRef::unpack(service.ring);
             live.ring_space.reserve(ring.first_line, RingRef::lines(ring.slots));
             by_index.insert(index, key);
-            let settings = settings_word(tables, index);
-            let service = LiveService { index, settings, ring, members: None, backends: BTreeMap::new() };
-            live.services.insert(key, service);
+            let adopted = LiveService {
+                index,
+                timeouts: Timeouts(service.timeouts),
+                counts_flows: service.flags & Service::COUNTS_FLOWS != 0,
+                ring,
+                recipe: None,
+                backends: BTreeMap::new(),
+            };
+            live.services.insert(key, adopted);
         }
         for index in 1..tables.backends.len() as u32 {
             let backend = tables.backends.get(index as usize);
@@ -95,12 +139,6 @@ impl Live {
         }
         Ok(live)
     }
-}
-
-/// The eight bytes of a service from its port on.
-pub(super) fn settings_word(tables: &Tables, index: u32) -> u64 {
-    let offset = std::mem::offset_of!(lb_common::Service, port);
-    tables.services.word(index as usize, offset).load(std::sync::atomic::Ordering::Relaxed)
 }
 
 impl LiveBackend {

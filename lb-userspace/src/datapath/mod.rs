@@ -7,6 +7,7 @@ pub mod apply;
 pub mod flows;
 mod live;
 pub mod load;
+mod loads;
 pub mod log;
 mod memory;
 pub mod pin;

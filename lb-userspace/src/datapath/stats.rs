@@ -25,6 +25,7 @@ pub fn packet_totals(packets: &[(Reason, u64)]) -> PacketTotals {
         match reason.verdict() {
             Verdict::Forward => totals.forwarded += count,
             Verdict::Pass => totals.passed += count,
+            Verdict::Answer => totals.answered += count,
             Verdict::Drop => totals.dropped += count,
         }
     }

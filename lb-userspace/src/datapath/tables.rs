@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use aya::maps::{DevMap, HashMap, Map, MapData, PerCpuArray};
 use lb_common::{
-    Addr, Backend, Interface, NextHop, Service, ServiceKey,
+    Addr, Backend, Interface, Load, NextHop, Service, ServiceKey,
     abi::{Identity, MAX_CLIENT_HOPS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SOURCES, maps},
     counters::{BACKEND_COUNTERS, BackendCounters},
     flow_table::Bucket,
@@ -25,6 +25,7 @@ pub struct Tables {
     pub(super) next_hops: Memory<NextHop>,
     pub(super) interfaces: Memory<Interface>,
     pub(super) sources: Memory<Addr>,
+    pub(super) loads: Memory<Load>,
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
     egress: DevMap<MapData>,
@@ -82,6 +83,9 @@ impl Sizes {
             (maps::EGRESS, MAX_INTERFACES, 8),
             (maps::PACKETS, MAX_INTERFACES * REASONS, 8),
             (maps::BACKEND_COUNTERS, identity.backends, bytes(size_of::<BackendCounters>())),
+            (maps::LOADS, identity.backends, bytes(size_of::<Load>())),
+            (maps::TURNS, identity.services, 8),
+            (maps::REFUSALS, 1, 8),
             (maps::IDENTITY, 1, bytes(size_of::<Identity>())),
         ]
     }
@@ -108,6 +112,7 @@ impl Tables {
             next_hops: mapped(pins, maps::NEXT_HOPS, MAX_NEXT_HOPS)?,
             interfaces: mapped(pins, maps::INTERFACES, MAX_INTERFACES)?,
             sources: mapped(pins, maps::SOURCES, MAX_SOURCES)?,
+            loads: mapped(pins, maps::LOADS, known.backends)?,
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
             egress: typed(pins, maps::EGRESS)?,

@@ -6,7 +6,25 @@
 
 mod hash;
 mod maglev;
+mod ramp;
+mod sequence;
 mod size;
+mod turns;
 
-pub use maglev::{Member, build};
+pub use maglev::build;
+pub use ramp::ramped;
+pub use sequence::sequence;
 pub use size::{SIZES, size};
+
+use std::net::SocketAddr;
+
+/// A backend that is to be on the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// What its place on the ring comes from; no identity twice.
+    pub identity: SocketAddr,
+    /// Its share relative to the others, at most 1000; 0: not on the ring.
+    pub weight: u16,
+    /// What the ring's slots hold: the backend's index in the data plane.
+    pub index: u16,
+}

@@ -19,7 +19,8 @@ use flowgate::{
     ring,
 };
 use lb_common::{
-    Mode, NextHop, ServiceKey,
+    Mode, NextHop, Scheduler, ServiceKey, Timeouts,
+    life::{CLOSING_TICKS, HALF_OPEN_TICKS},
     service::{PROTOCOL_TCP, PROTOCOL_UDP},
 };
 
@@ -118,7 +119,10 @@ impl Kind {
             address,
             usable: true,
             down: false,
+            reset: false,
             ring_weight: 100,
+            ramp_permille: 1000,
+            max_flows: 0,
             next_hop: Some(next_hop(backend_mac(address), 0)),
             sources: vec![self.source()],
         }
@@ -143,7 +147,10 @@ impl Kind {
         WantedService {
             key: ServiceKey::new(address.ip().into(), address.port().to_be_bytes(), protocol),
             mode: self.mode,
-            idle_ticks: 300,
+            scheduler: Scheduler::Maglev,
+            affinity_bits: if self.v6 { 128 } else { 32 },
+            timeouts: Timeouts::new(300, HALF_OPEN_TICKS, CLOSING_TICKS, 300),
+            reject: false,
             ring_slots: ring::size(backends.len()),
             backends,
         }

@@ -68,7 +68,10 @@ fn a_backend_that_is_up_is_on_the_ring_with_its_way_and_its_source_address() {
         address: backend(),
         usable: true,
         down: false,
+        reset: false,
         ring_weight: 10,
+        ramp_permille: 1000,
+        max_flows: 0,
         next_hop: Some(NextHop {
             destination_mac: [2, 0, 0, 0, 0, 11],
             source_mac: [2, 0, 0, 0, 0, 1],

@@ -39,7 +39,7 @@ fn interfaces(interfaces: &[InterfaceStatus], paint: Paint) -> String {
     if interfaces.is_empty() {
         return "No interfaces: name them in the configuration file, or with --interface.\n".to_owned();
     }
-    let mut table = Table::new(["INTERFACE", "XDP", ">FORWARDED", ">PASSED", ">DROPPED"]);
+    let mut table = Table::new(["INTERFACE", "XDP", ">FORWARDED", ">PASSED", ">ANSWERED", ">DROPPED"]);
     for interface in interfaces {
         let (tone, xdp) = match (interface.attached, interface.index) {
             (Some(AttachMode::Native), _) => (Tone::Plain, "native"),
@@ -49,8 +49,9 @@ fn interfaces(interfaces: &[InterfaceStatus], paint: Paint) -> String {
             (None, None) => (Tone::Bad, "no such interface"),
         };
         let packets = interface.packets;
-        let [forwarded, passed, dropped] = [packets.forwarded, packets.passed, packets.dropped].map(si);
-        table.row(tone, [interface.name.clone(), xdp.to_owned(), forwarded, passed, dropped]);
+        let [forwarded, passed, answered, dropped] =
+            [packets.forwarded, packets.passed, packets.answered, packets.dropped].map(si);
+        table.row(tone, [interface.name.clone(), xdp.to_owned(), forwarded, passed, answered, dropped]);
     }
     table.render(paint)
 }
