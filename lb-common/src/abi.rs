@@ -52,11 +52,13 @@ pub mod maps {
     pub const TURNS: &str = "TURNS";
     /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of refusals by ICMP.
     pub const REFUSALS: &str = "REFUSALS";
+    /// Array of one [`crate::Explanation`], in memory.
+    pub const EXPLANATION: &str = "EXPLANATION";
     /// Array of one [`super::Identity`], in memory.
     pub const IDENTITY: &str = "IDENTITY";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         SERVICE_KEYS,
         SERVICES,
         BACKENDS,
@@ -74,6 +76,7 @@ pub mod maps {
         LOADS,
         TURNS,
         REFUSALS,
+        EXPLANATION,
         IDENTITY,
     ];
 }

@@ -41,11 +41,21 @@ pub fn flow_hash(secret: [u64; 2], key: &FlowKey) -> u64 {
     }
 }
 
-/// Where a client's flow falls on the ring. Not keyed: every node that has the same backends must agree.
+/// Where the `attempt`-th try for a flow falls on the ring; the first is the hash itself.
 #[inline(always)]
 #[must_use]
-pub fn ring_hash(client: &Addr, client_port: [u8; 2]) -> u32 {
-    let [high, low] = client.words();
+pub const fn ring_hash_again(hash: u32, attempt: u32) -> u32 {
+    if attempt == 0 {
+        return hash;
+    }
+    (mix(hash as u64 | (attempt as u64) << 32) >> 32) as u32
+}
+
+/// Where a client's flow falls on the ring, of `client` the words of the address that count. Not keyed: every node that has the same backends must agree.
+#[inline(always)]
+#[must_use]
+pub fn ring_hash(client: [u64; 2], client_port: [u8; 2]) -> u32 {
+    let [high, low] = client;
     let port = u64::from(u16::from_le_bytes(client_port));
     (mix(mix(high ^ 0x9e37_79b9_7f4a_7c15) ^ low ^ (port << 40)) >> 32) as u32
 }
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn ring_hash_is_the_same_in_every_version() {
         let client = Addr::from_v4([192, 0, 2, 1]);
-        assert_eq!(ring_hash(&client, 40_000u16.to_be_bytes()), 3_694_074_237);
+        assert_eq!(ring_hash(client.words(), 40_000u16.to_be_bytes()), 3_694_074_237);
     }
 
     proptest! {
@@ -170,7 +180,7 @@ mod tests {
         let flows = |client, port: u16| {
             flow_hash(secret, &FlowKey { client, client_port: port.to_be_bytes(), service: 1 })
         };
-        let ring = |client: Addr, port: u16| u64::from(ring_hash(&client, port.to_be_bytes()));
+        let ring = |client: Addr, port: u16| u64::from(ring_hash(client.words(), port.to_be_bytes()));
         let backend = Addr::from_v4([10, 2, 0, 11]);
         let replies = |source: Addr, port| reply_hash(&backend, &source, [0x1f, 0x90], port, 6);
         // 65,536 keys in 256 buckets: 256 each, standard deviation 16.

@@ -49,7 +49,20 @@ impl RingRef {
     #[inline(always)]
     #[must_use]
     pub const fn locate(self, hash: u32) -> (u32, u32) {
-        let slot = ((hash as u64 * self.slots as u64) >> 32) as u32;
+        self.place(self.slot(hash))
+    }
+
+    /// The slot for a hash.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self, hash: u32) -> u32 {
+        ((hash as u64 * self.slots as u64) >> 32) as u32
+    }
+
+    /// Where a slot is: its line in `RINGS`, and its index in that line.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, slot: u32) -> (u32, u32) {
         (self.first_line + slot / LINE_SLOTS, slot % LINE_SLOTS)
     }
 }

@@ -6,12 +6,12 @@
 
 use lb_common::{
     FlowState, Life, Reason,
-    hash::{FlowKey, flow_hash, ring_hash},
-    life::{TCP_ACK, TCP_SYN},
+    hash::{FlowKey, flow_hash},
+    life::{Course, TCP_ACK, TCP_SYN},
     service::PROTOCOL_TCP,
 };
 
-use crate::{backend::BackendRef, clock, globals, packet::Packet, select::maglev, service::ServiceRef};
+use crate::{backend::BackendRef, clock, explain, globals, packet::Packet, select, service::ServiceRef};
 
 /// A client's packet, as the tables of flows are asked about it: plain memory, handed to functions of their own.
 #[repr(C)]
@@ -26,9 +26,11 @@ pub struct Arrival {
     pub service: u16,
     /// The tick of this moment.
     pub now: u16,
+    /// Index of the backend that a new flow gets.
+    chosen: u64,
 }
 
-const _: () = assert!(size_of::<Arrival>() == 72);
+const _: () = assert!(size_of::<Arrival>() == 80);
 
 impl Arrival {
     /// The flow is in no slot.
@@ -36,7 +38,7 @@ impl Arrival {
 
     /// Nothing is known yet.
     pub const UNKNOWN: Self =
-        Self { packet: Packet::UNKNOWN, hash: 0, slot: Self::NOWHERE, service: 0, now: 0 };
+        Self { packet: Packet::UNKNOWN, hash: 0, slot: Self::NOWHERE, service: 0, now: 0, chosen: 0 };
 
     /// Completes what there is to know of a client's packet for a service.
     #[inline(always)]
@@ -45,6 +47,7 @@ impl Arrival {
         let key = FlowKey { client: packet.source, client_port: packet.source_port, service: service.index };
         self.hash = flow_hash(globals::hash_key(), &key);
         self.service = service.index;
+        explain::service(service.index);
         self.now = clock::now();
     }
 
@@ -69,27 +72,49 @@ impl Arrival {
     #[inline(always)]
     pub fn ends(&self, life: Life, service: &ServiceRef) -> bool {
         let reused = self.is_syn() && matches!(life.state(), FlowState::Closing);
-        reused || life.expired_for(self.now, service.idle_ticks())
+        reused || life.expired_for(self.now, service.timeouts())
     }
 
-    /// The life of a flow that this packet goes on with.
+    /// The life of a flow that this packet goes on with; `on_fin` as in [`Course`].
     #[inline(always)]
-    pub fn used(&self, life: Life) -> Life {
-        life.after(self.protocol(), self.packet.tcp_flags, self.now)
+    pub fn used(&self, life: Life, service: &ServiceRef, on_fin: FlowState) -> Life {
+        let course = Course { classes: service.classes(), on_fin };
+        life.after(self.protocol(), self.packet.tcp_flags, self.now, course)
     }
 
     /// The life of a flow that begins with this packet.
     #[inline(always)]
-    pub fn begun(&self, service: &ServiceRef) -> Life {
-        let state = FlowState::first(self.protocol(), self.packet.tcp_flags);
-        Life::new(state, service.idle_class(), self.now)
+    pub fn begun(&self, service: &ServiceRef, on_fin: FlowState) -> Life {
+        let state = FlowState::first(self.protocol(), self.packet.tcp_flags, on_fin);
+        Life::new(state, service.classes(), self.now)
     }
 
-    /// The scheduler's choice.
+    /// Has the scheduler choose a backend for a new flow. Not while a flow is begun, whose own function has no stack
+    /// to spare for it.
     #[inline(always)]
-    pub fn choose_backend(&self, service: &ServiceRef) -> Result<BackendRef, Reason> {
-        maglev::choose(service, ring_hash(&self.packet.source, self.packet.source_port))
+    pub fn choose_backend(&mut self) -> Result<(), Reason> {
+        self.chosen = u64::from(Begun::unpack(choose_backend(self))?.backend());
+        Ok(())
     }
+
+    /// The backend that was chosen.
+    #[inline(always)]
+    pub fn chosen(&self) -> Result<BackendRef, Reason> {
+        explain::backend(self.chosen as u16);
+        BackendRef::at(self.chosen as u16).ok_or(Reason::BadState)
+    }
+}
+
+/// The backend of a new flow: a [`Begun`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn choose_backend(arrival: *const Arrival) -> i64 {
+    // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
+    Begun::pack(unsafe { arrival.as_ref() }.ok_or(Reason::BadState).and_then(|arrival| {
+        let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
+        let backend = select::choose(&service, &arrival.packet.source, arrival.packet.source_port)?;
+        Ok(Begun::new(backend.index, 0, 0))
+    }))
 }
 
 /// What a flow was given: backend (16 bits), port (16) and source address (8), the latter two for full-nat alone.

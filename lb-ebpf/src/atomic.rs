@@ -16,6 +16,17 @@ pub unsafe fn exchange(word: *mut u64, old: u64, new: u64) -> bool {
     exchanged
 }
 
+/// Adds to a word that other CPUs add to.
+///
+/// # Safety
+/// As for [`exchange`].
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, value: u64) {
+    use intrinsics::AtomicOrdering::Relaxed;
+    // SAFETY: the caller's contract.
+    unsafe { intrinsics::atomic_xadd::<u64, u64, { Relaxed }>(word, value) };
+}
+
 /// Reads a word that another CPU or the agent may be writing: one aligned load.
 ///
 /// # Safety

@@ -42,12 +42,33 @@ impl BackendRef {
     }
 
     /// Whether a flow of `service` that was steered here stays. One that has not got anywhere yet leaves a
-    /// backend that is down; every flow leaves one that is gone or disabled.
+    /// backend that is down; every flow leaves one that is gone or disabled. [`Reason::BackendDown`] where a
+    /// connection neither stays nor leaves, but ends.
     #[inline(always)]
-    pub fn keeps_flow_of(&self, service: &ServiceRef, has_begun: bool) -> bool {
+    pub fn keeps_flow_of(&self, service: &ServiceRef, has_begun: bool) -> Result<bool, Reason> {
         let flags = self.flags();
-        let stays = flags & Backend::DOWN == 0 || has_begun;
-        self.backend.service == service.index && flags & Backend::USABLE != 0 && stays
+        if self.backend.service != service.index || flags & Backend::USABLE == 0 {
+            return Ok(false);
+        }
+        if flags & Backend::DOWN == 0 {
+            return Ok(true);
+        }
+        if flags & Backend::RESETS != 0 && has_begun {
+            return Err(Reason::BackendDown);
+        }
+        Ok(has_begun)
+    }
+
+    /// Flows above which it gets no new ones; 0: no bound.
+    #[inline(always)]
+    pub fn max_flows(&self) -> u32 {
+        self.backend.max_flows
+    }
+
+    /// Its weight for comparing loads.
+    #[inline(always)]
+    pub fn load_weight(&self) -> u32 {
+        self.backend.load_weight
     }
 
     /// Index of its next hop; 0 where that is not known.

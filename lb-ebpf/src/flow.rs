@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{
-    Reason,
+    Explanation, FlowState, Reason,
     flow_table::{BUCKET_SLOTS, Bucket, Place, Slot, Vacancy, find},
 };
 
@@ -10,7 +10,7 @@ use crate::{
     arrival::{Arrival, Begun},
     atomic,
     backend::BackendRef,
-    egress, globals,
+    egress, explain, globals, loads,
     service::{IN_MEMORY, ServiceRef},
 };
 
@@ -33,11 +33,13 @@ pub fn steer(arrival: &mut Arrival, service: &ServiceRef) -> Result<(BackendRef,
         (None, None) => None,
     };
     if let Some((bucket, bucket_index, index)) = known {
-        if let Some(backend) = go_on(word_at(bucket, index), arrival, service) {
+        let slot = bucket_index * BUCKET_SLOTS as u32 + index as u32;
+        if let Some(backend) = go_on(word_at(bucket, index), slot, arrival, service)? {
             return Ok((backend, false));
         }
-        arrival.slot = bucket_index * BUCKET_SLOTS as u32 + index as u32;
+        arrival.slot = slot;
     }
+    arrival.choose_backend()?;
     let begun = Begun::unpack(begin_steered(arrival))?;
     Ok((BackendRef::at(begun.backend()).ok_or(Reason::BadState)?, true))
 }
@@ -48,25 +50,37 @@ fn word_at(bucket: *mut Bucket, index: usize) -> *mut u64 {
     unsafe { (&raw mut (*bucket).0).cast::<u64>().add(index & 7) }
 }
 
+/// What a FIN leads to: the server's is not seen, so the client's ends the flow.
+const ON_FIN: FlowState = FlowState::Closing;
+
 /// The backend of a flow that goes on, its age and state brought up to date; none where it is over.
 #[inline(always)]
-fn go_on(word: *mut u64, arrival: &Arrival, service: &ServiceRef) -> Option<BackendRef> {
+fn go_on(
+    word: *mut u64,
+    slot_number: u32,
+    arrival: &Arrival,
+    service: &ServiceRef,
+) -> Result<Option<BackendRef>, Reason> {
     // SAFETY: a word of a bucket.
     let slot = Slot(unsafe { atomic::read(word) });
     let life = slot.life();
     if arrival.ends(life, service) {
-        return None;
+        explain::flow(Explanation::IS_OVER, slot_number, life);
+        return Ok(None);
     }
-    let backend = BackendRef::at(slot.backend())?;
-    if !backend.keeps_flow_of(service, arrival.has_begun()) {
-        return None;
+    let backend = BackendRef::at(slot.backend()).ok_or(Reason::BadState)?;
+    explain::flow(Explanation::LEAVES, slot_number, life);
+    if !backend.keeps_flow_of(service, arrival.has_begun())? {
+        return Ok(None);
     }
-    let used = arrival.used(life);
-    if used != life {
+    explain::flow(Explanation::GOES_ON, slot_number, life);
+    explain::backend(backend.index);
+    let used = arrival.used(life, service, ON_FIN);
+    if used != life && !globals::explains() {
         // SAFETY: as above.
         unsafe { atomic::write(word, used.put(slot.0)) };
     }
-    Some(backend)
+    Ok(Some(backend))
 }
 
 /// Begins a steered flow: a [`Begun`].
@@ -83,9 +97,12 @@ extern "C" fn begin_steered(arrival: *const Arrival) -> i64 {
 #[inline(always)]
 fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
-    let backend = arrival.choose_backend(&service)?;
+    let backend = arrival.chosen()?;
     // What cannot be sent is no flow.
     egress::next_hop(backend.next_hop())?;
+    if globals::explains() {
+        return Ok(Begun::new(backend.index, 0, 0));
+    }
     let place = Place::of(arrival.hash, globals::flow_mask());
     let word = if arrival.slot == Arrival::NOWHERE {
         vacancy(place, arrival)?
@@ -94,7 +111,8 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
         word_at(bucket, arrival.slot as usize)
     };
     // SAFETY: a word of a bucket.
-    unsafe { atomic::write(word, Slot::new(place.tag, backend.index, arrival.begun(&service)).0) };
+    unsafe { atomic::write(word, Slot::new(place.tag, backend.index, arrival.begun(&service, ON_FIN)).0) };
+    loads::place(&service, &backend);
     Ok(Begun::new(backend.index, 0, 0))
 }
 

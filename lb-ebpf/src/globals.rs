@@ -28,6 +28,8 @@ static NAT_PORT_COUNT: Global<u16> = Global::new(0);
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+static EXPLAINS: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
 static DEBUG_PACKETS: Global<u8> = Global::new(0);
 
 /// Buckets of the table of steered flows, less one.
@@ -64,6 +66,12 @@ pub fn nat_ports() -> (u16, u16) {
 #[inline(always)]
 pub fn interface_slot() -> u32 {
     INTERFACE_SLOT.load()
+}
+
+/// Whether this instance explains what it would do, and does nothing.
+#[inline(always)]
+pub fn explains() -> bool {
+    EXPLAINS.load() != 0
 }
 
 /// Whether every packet's fate is logged.

@@ -18,12 +18,15 @@ mod atomic;
 mod backend;
 mod clock;
 mod egress;
+mod explain;
 mod flow;
 mod forward;
 mod globals;
+mod loads;
 mod nat;
 mod packet;
 mod parse;
+mod refuse;
 mod select;
 mod service;
 mod stats;
@@ -46,25 +49,28 @@ use crate::{
 #[inline(always)]
 pub fn balance(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let (reason, action) = match forward_frame(&frame) {
+    let bytes = frame.bytes();
+    let (reason, action) = match forward_frame(&ctx, &frame) {
         Ok(sent) => sent,
         Err(reason) => match reason.verdict() {
             Verdict::Pass => (reason, xdp_action::XDP_PASS),
             // A reason that says "forwarded" is never an error: were it one, the frame has not been sent.
-            Verdict::Drop | Verdict::Forward => (reason, xdp_action::XDP_DROP),
+            Verdict::Drop | Verdict::Forward | Verdict::Answer => (reason, xdp_action::XDP_DROP),
         },
     };
+    explain::reason(reason);
     stats::count_packet(reason);
-    trace::fate(&ctx, frame.bytes(), reason);
+    trace::fate(&ctx, bytes, reason);
     action
 }
 
 #[inline(always)]
-fn forward_frame(frame: &Frame) -> Result<(Reason, u32), Reason> {
+fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reason> {
     let mut arrival = Arrival::UNKNOWN;
     parse::packet(frame, &mut arrival.packet)?;
     match admit::admit(&arrival.packet)? {
-        Admitted::Request(service) => request(frame, &mut arrival, &service),
+        Admitted::Request(service) => request(frame, &mut arrival, &service)
+            .or_else(|reason| refuse::refuse(ctx, &arrival, &service, reason)),
         Admitted::Reply(reply) => answer(frame, &arrival.packet, &reply),
     }
 }
@@ -75,12 +81,14 @@ fn request(frame: &Frame, arrival: &mut Arrival, service: &ServiceRef) -> Result
     arrival.complete(service);
     if service.mode() == Mode::FullNat as u8 {
         let (steered, to) = steer::translated(arrival, service)?;
+        explain::steered(&steered);
         let action = egress::action(steered.next_hop.interface_slot)?;
         forward::translate(frame, &arrival.packet, &to, steered.next_hop)?;
         stats::count_request(&steered, arrival.packet.bytes);
         Ok((Reason::Forwarded, action))
     } else {
         let steered = steer::steered(arrival, service)?;
+        explain::steered(&steered);
         let action = egress::action(steered.next_hop.interface_slot)?;
         forward::direct(frame, steered.next_hop)?;
         stats::count_request(&steered, arrival.packet.bytes);

@@ -12,8 +12,10 @@ use network_types::{
 
 use crate::packet::{EthernetHdr, Frame, Packet, TcpHdr};
 
-const ETHER_TYPE_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
-const ETHER_TYPE_IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
+/// IPv4 in Ethernet.
+pub const ETHER_TYPE_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
+/// IPv6 in Ethernet.
+pub const ETHER_TYPE_IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
 const ETHER_TYPE_VLAN: [u8; 2] = 0x8100_u16.to_be_bytes();
 const ETHER_TYPE_QINQ: [u8; 2] = 0x88a8_u16.to_be_bytes();
 

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
 };
-use lb_common::{Addr, Service, ServiceKey};
+use lb_common::{Addr, Service, ServiceKey, Timeouts, life::Classes};
 
 use crate::atomic;
 
@@ -60,13 +60,39 @@ impl ServiceRef {
     }
 
     #[inline(always)]
-    pub fn idle_ticks(&self) -> u16 {
-        self.service.idle_ticks
+    pub fn scheduler(&self) -> u8 {
+        self.service.scheduler
+    }
+
+    /// Whether new flows that no backend can take are answered by a refusal.
+    #[inline(always)]
+    pub fn rejects(&self) -> bool {
+        self.service.flags & Service::REJECTS != 0
+    }
+
+    /// Whether new flows are counted in `LOADS`.
+    #[inline(always)]
+    pub fn counts_flows(&self) -> bool {
+        self.service.flags & Service::COUNTS_FLOWS != 0
     }
 
     #[inline(always)]
-    pub fn idle_class(&self) -> u8 {
-        self.service.idle_class
+    pub fn timeouts(&self) -> Timeouts {
+        // SAFETY: an aligned word of a map's value, which the agent replaces by one store.
+        Timeouts(unsafe { atomic::read(&raw const self.service.timeouts) })
+    }
+
+    #[inline(always)]
+    pub fn classes(&self) -> Classes {
+        Classes(self.service.classes)
+    }
+
+    /// What of a client's address counts for the scheduler.
+    #[inline(always)]
+    pub fn client_words(&self, client: &Addr) -> [u64; 2] {
+        let [high, low] = client.words();
+        let [high_mask, low_mask] = self.service.client_mask;
+        [high & high_mask, low & low_mask]
     }
 }
 

@@ -20,6 +20,9 @@ static BACKEND_COUNTERS: PerCpuArray<BackendCounters, 1> = PerCpuArray::new();
 /// Counts a packet of this interface.
 #[inline(always)]
 pub fn count_packet(reason: Reason) {
+    if globals::explains() {
+        return;
+    }
     if let Some(counter) = PACKETS.get_ptr_mut(counter_index(globals::interface_slot(), reason)) {
         // SAFETY: this CPU's own value, and programs do not interrupt each other on one CPU's receive path.
         unsafe { *counter += 1 };
@@ -29,6 +32,9 @@ pub fn count_packet(reason: Reason) {
 /// Counts a packet from a client.
 #[inline(always)]
 pub fn count_request(steered: &Steered, bytes: u32) {
+    if globals::explains() {
+        return;
+    }
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(steered.backend.index)) {
         // SAFETY: as in `count_packet`.
         let counters = unsafe { &mut *counters };
@@ -41,6 +47,9 @@ pub fn count_request(steered: &Steered, bytes: u32) {
 /// Counts a packet from a backend.
 #[inline(always)]
 pub fn count_reply(backend_index: u16, bytes: u32) {
+    if globals::explains() {
+        return;
+    }
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(backend_index)) {
         // SAFETY: as in `count_packet`.
         let counters = unsafe { &mut *counters };

@@ -10,12 +10,12 @@ use lb_common::{
     },
 };
 
-use super::{ForwardSlot, NAT_FLOWS, are_halves, reply_at};
+use super::{ForwardSlot, NAT_FLOWS, ON_FIN, are_halves, reply_at};
 use crate::{
     arrival::{Arrival, Begun},
     atomic,
     backend::{self, BackendRef},
-    egress, globals,
+    egress, explain, globals, loads,
     service::{self, ServiceRef},
 };
 
@@ -34,13 +34,17 @@ pub extern "C" fn begin_translated(arrival: *const Arrival) -> i64 {
 fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     // Whatever may refuse the flow comes before anything is written.
     let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
-    let backend = arrival.choose_backend(&service)?;
+    let backend = arrival.chosen()?;
     egress::next_hop(backend.next_hop())?;
     let key = key_of(arrival.hash);
     let source_index = backend.source_for(key)?;
     let source = backend::source(source_index).ok_or(Reason::BadState)?;
+    if globals::explains() {
+        explain::translation(0, source_index);
+        return Ok(Begun::new(backend.index, 0, source_index));
+    }
     let client_hop = egress::remember_client_hop(arrival.packet.source_mac)?;
-    let life = arrival.begun(&service);
+    let life = arrival.begun(&service, ON_FIN);
 
     let slot = choose_slot(arrival, key)?;
     claim(slot, arrival.protocol())?;
@@ -58,6 +62,7 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
         atomic::write(slot.value(), NatValue::new(port, backend.index, source_index, life).0);
         atomic::exchange(slot.key(), KEY_CLAIMED, key);
     }
+    loads::place(&service, &backend);
     Ok(Begun::new(backend.index, port, source_index))
 }
 

@@ -14,7 +14,7 @@ pub use request::request;
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{
-    Addr,
+    Addr, FlowState,
     flow_table::BUCKET_SLOTS,
     hash::reply_hash,
     nat_table::{NatBucket, NatReply, NatValue, ReplyPeer, ReplyWord},
@@ -27,6 +27,9 @@ use crate::{globals, service::IN_MEMORY};
 static NAT_FLOWS: Array<NatBucket, 1, IN_MEMORY> = Array::new();
 #[btf_map]
 static NAT_REPLIES: Array<NatReply, 1, IN_MEMORY> = Array::new();
+
+/// What a FIN leads to: each half sees the FIN of its own side.
+const ON_FIN: FlowState = FlowState::HalfClosed;
 
 /// One slot of a bucket of forward halves.
 #[derive(Clone, Copy)]

@@ -4,15 +4,17 @@
 
 use lb_common::{
     FlowState, Life,
+    life::Classes,
     nat_table::{NatReply, NatValue, ReplyPeer, ReplyWord},
 };
 
-use super::{ForwardSlot, NAT_REPLIES, are_halves, reply_at};
+use super::{ForwardSlot, NAT_REPLIES, ON_FIN, are_halves, reply_at};
 use crate::{
     arrival::Arrival,
     atomic,
     backend::{self, BackendRef},
     egress,
+    service::ServiceRef,
 };
 
 /// What [`refresh_by_request`] returns of a flow that has both halves.
@@ -34,17 +36,20 @@ pub extern "C" fn refresh_by_request(arrival: *const Arrival) -> i32 {
 
 #[inline(always)]
 fn by_request(arrival: &Arrival) -> Option<()> {
+    let service = ServiceRef::at(arrival.service)?;
     let slot = ForwardSlot::at(arrival.slot)?;
     // SAFETY: words of a map's value.
     let value = NatValue(unsafe { atomic::read(slot.value()) });
-    let used = arrival.used(value.life());
-    // SAFETY: as above.
-    unsafe { atomic::write(slot.value(), used.put(value.0)) };
+    let used = arrival.used(value.life(), &service, ON_FIN);
 
     let backend = BackendRef::at(value.backend())?;
     let source = backend::source(value.source())?;
     let entry = reply_at(backend.addr(), backend.port(), source, value.port(), arrival.protocol())?;
-    touch_reply(entry, value, used.state(), arrival)
+    let other = touch_reply(entry, value, used.state(), arrival, service.classes())?;
+    let life = Life::new(used.state().beside(other), service.classes(), arrival.now);
+    // SAFETY: as above.
+    unsafe { atomic::write(slot.value(), life.put(value.0)) };
+    Some(())
 }
 
 /// Brings a flow up to date after a backend's packet; its reply half is at `reply_index`. State and tick are those
@@ -62,46 +67,49 @@ fn by_reply(reply_index: u32, life: Life) -> Option<()> {
     // SAFETY: words of a map's value.
     let (word, peer) = unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
-        atomic::write(&raw mut (*entry).word, life.put(word.0));
         (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
     };
+    let classes = ServiceRef::at(BackendRef::at(peer.backend())?.service())?.classes();
     let slot = ForwardSlot::at(word.forward_slot())?;
     // SAFETY: words of a map's value; the value of another flow is told by its parts and left alone.
     unsafe {
         let value = NatValue(atomic::read(slot.value()));
-        if are_halves(value, word, peer) && !matches!(value.life().state(), FlowState::Empty) {
-            atomic::write(slot.value(), carry_over(value.life(), life.state(), life.tick()).put(value.0));
+        let other = value.life().state();
+        if !are_halves(value, word, peer) || matches!(other, FlowState::Empty) {
+            atomic::write(&raw mut (*entry).word, life.put(word.0));
+            return None;
         }
+        let own = Life::new(life.state().beside(other), classes, life.tick());
+        let other = Life::new(other.beside(life.state()), classes, life.tick());
+        atomic::write(&raw mut (*entry).word, own.put(word.0));
+        atomic::write(slot.value(), other.put(value.0));
     }
     Some(())
 }
 
-/// What the state of one half says of the other: a connection that is closing or established is so in both.
+/// Brings a flow's reply half up to date, if it is still that flow's, and says in what state it was.
 #[inline(always)]
-fn carry_over(other: Life, state: FlowState, now: u16) -> Life {
-    let state = match (other.state(), state) {
-        (FlowState::Closing, _) | (_, FlowState::Closing) => FlowState::Closing,
-        (_, FlowState::Established) => FlowState::Established,
-        (theirs, _) => theirs,
-    };
-    other.used(state, now)
-}
-
-/// Brings a flow's reply half up to date, if it is still that flow's.
-#[inline(always)]
-fn touch_reply(entry: *mut NatReply, value: NatValue, state: FlowState, arrival: &Arrival) -> Option<()> {
+fn touch_reply(
+    entry: *mut NatReply,
+    value: NatValue,
+    state: FlowState,
+    arrival: &Arrival,
+    classes: Classes,
+) -> Option<FlowState> {
     // SAFETY: words of a map's value; a word of another flow is told by its peer and left alone.
-    unsafe {
+    let known = unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
         let client = atomic::read_addr(&raw const (*entry).client);
         let ours = are_halves(value, word, peer)
             && client == arrival.packet.source
             && peer.client_port() == arrival.packet.source_port;
-        if !ours || matches!(word.life().state(), FlowState::Empty | FlowState::Claimed) {
+        let known = word.life().state();
+        if !ours || matches!(known, FlowState::Empty | FlowState::Claimed) {
             return None;
         }
-        atomic::write(&raw mut (*entry).word, carry_over(word.life(), state, arrival.now).put(word.0));
+        let life = Life::new(known.beside(state), classes, arrival.now);
+        atomic::write(&raw mut (*entry).word, life.put(word.0));
         // Where there is no room for another neighbour, answers go on to the one that is known.
         if let Ok(client_hop) = egress::remember_client_hop(arrival.packet.source_mac)
             && client_hop != peer.client_hop()
@@ -109,6 +117,7 @@ fn touch_reply(entry: *mut NatReply, value: NatValue, state: FlowState, arrival:
             let moved = ReplyPeer::new(peer.client_port(), peer.nat_port(), peer.backend(), client_hop);
             atomic::write(&raw mut (*entry).peer, moved.0);
         }
-    }
-    Some(())
+        known
+    };
+    Some(known)
 }

@@ -1,15 +1,16 @@
 //! The backend's packets.
 
 use lb_common::{
-    Addr, FlowState, Life,
+    Addr, Explanation, FlowState, Life,
+    life::Course,
     nat_table::{ReplyPeer, ReplyWord},
 };
 
-use super::{NAT_REPLIES, refresh::refresh_by_reply, reply_index};
+use super::{NAT_REPLIES, ON_FIN, refresh::refresh_by_reply, reply_index};
 use crate::{
     atomic,
     backend::{self, BackendRef},
-    clock, globals,
+    clock, explain, globals,
     packet::Packet,
     service::ServiceRef,
 };
@@ -55,7 +56,7 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
     }
     let service = ServiceRef::at(backend.service())?;
     let now = clock::now();
-    if service.protocol() != packet.destination.protocol || life.expired_for(now, service.idle_ticks()) {
+    if service.protocol() != packet.destination.protocol || life.expired_for(now, service.timeouts()) {
         return None;
     }
     // SAFETY: as above.
@@ -63,8 +64,13 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
     if (again ^ word.0) >> Life::BITS != 0 || Life::of(again).state() as u8 == FlowState::Claimed as u8 {
         return None;
     }
-    let used = life.after(packet.destination.protocol, packet.tcp_flags, now);
-    if used != life {
+    explain::service(service.index);
+    explain::flow(Explanation::IS_ANSWER, index, life);
+    explain::backend(backend.index);
+    explain::translation(port, word.source());
+    let course = Course { classes: service.classes(), on_fin: ON_FIN };
+    let used = life.after(packet.destination.protocol, packet.tcp_flags, now, course);
+    if used != life && !globals::explains() {
         refresh_by_reply(index, used.put(0));
     }
     Some(Reply {

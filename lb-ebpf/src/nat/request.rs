@@ -1,13 +1,13 @@
 //! The client's packets.
 
 use lb_common::{
-    Reason,
+    Explanation, Reason,
     flow_table::find_key,
     nat_table::{NatBucket, NatValue, buckets_of, key_of},
 };
 
 use super::{
-    ForwardSlot, NAT_FLOWS,
+    ForwardSlot, NAT_FLOWS, ON_FIN,
     begin::begin_translated,
     refresh::{REFRESHED, refresh_by_request},
 };
@@ -15,7 +15,7 @@ use crate::{
     arrival::{Arrival, Begun},
     atomic,
     backend::BackendRef,
-    globals,
+    explain, globals,
     service::ServiceRef,
 };
 
@@ -34,11 +34,12 @@ pub fn request(arrival: &mut Arrival, service: &ServiceRef) -> Result<(Begun, bo
         (None, None) => None,
     };
     if let Some(slot) = known {
-        if let Some(forward) = go_on(slot, arrival, service) {
+        if let Some(forward) = go_on(slot, arrival, service)? {
             return Ok((forward, false));
         }
         arrival.slot = slot.number;
     }
+    arrival.choose_backend()?;
     Ok((Begun::unpack(begin_translated(arrival))?, true))
 }
 
@@ -51,22 +52,27 @@ fn find(bucket: *mut NatBucket, key: u64) -> Option<usize> {
 
 /// The flow in `slot`, age and state brought up to date; none where it is over.
 #[inline(always)]
-fn go_on(slot: ForwardSlot, arrival: &mut Arrival, service: &ServiceRef) -> Option<Begun> {
+fn go_on(slot: ForwardSlot, arrival: &mut Arrival, service: &ServiceRef) -> Result<Option<Begun>, Reason> {
     // SAFETY: a word of a bucket.
     let value = NatValue(unsafe { atomic::read(slot.value()) });
     let life = value.life();
     if arrival.ends(life, service) {
-        return None;
+        explain::flow(Explanation::IS_OVER, slot.number, life);
+        return Ok(None);
     }
-    let backend = BackendRef::at(value.backend())?;
-    if !backend.keeps_flow_of(service, arrival.has_begun()) {
-        return None;
+    let backend = BackendRef::at(value.backend()).ok_or(Reason::BadState)?;
+    explain::flow(Explanation::LEAVES, slot.number, life);
+    if !backend.keeps_flow_of(service, arrival.has_begun())? {
+        return Ok(None);
     }
-    if arrival.used(life) != life {
+    if arrival.used(life, service, ON_FIN) != life && !globals::explains() {
         arrival.slot = slot.number;
         if refresh_by_request(arrival) != REFRESHED {
-            return None;
+            return Ok(None);
         }
     }
-    Some(Begun::new(value.backend(), value.port(), value.source()))
+    explain::flow(Explanation::GOES_ON, slot.number, life);
+    explain::backend(backend.index);
+    explain::translation(value.port(), value.source());
+    Ok(Some(Begun::new(value.backend(), value.port(), value.source())))
 }

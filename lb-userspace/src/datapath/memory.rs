@@ -28,6 +28,8 @@ unsafe impl Shared for lb_common::Backend {}
 // SAFETY: as above.
 unsafe impl Shared for lb_common::Load {}
 // SAFETY: as above.
+unsafe impl Shared for lb_common::Explanation {}
+// SAFETY: as above.
 unsafe impl Shared for lb_common::NextHop {}
 // SAFETY: as above.
 unsafe impl Shared for lb_common::Interface {}

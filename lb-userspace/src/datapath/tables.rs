@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use aya::maps::{DevMap, HashMap, Map, MapData, PerCpuArray};
 use lb_common::{
-    Addr, Backend, Interface, Load, NextHop, Service, ServiceKey,
+    Addr, Backend, Explanation, Interface, Load, NextHop, Service, ServiceKey,
     abi::{Identity, MAX_CLIENT_HOPS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SOURCES, maps},
     counters::{BACKEND_COUNTERS, BackendCounters},
     flow_table::Bucket,
@@ -26,6 +26,7 @@ pub struct Tables {
     pub(super) interfaces: Memory<Interface>,
     pub(super) sources: Memory<Addr>,
     pub(super) loads: Memory<Load>,
+    pub(super) explanation: Memory<Explanation>,
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
     egress: DevMap<MapData>,
@@ -86,6 +87,7 @@ impl Sizes {
             (maps::LOADS, identity.backends, bytes(size_of::<Load>())),
             (maps::TURNS, identity.services, 8),
             (maps::REFUSALS, 1, 8),
+            (maps::EXPLANATION, 1, bytes(size_of::<Explanation>())),
             (maps::IDENTITY, 1, bytes(size_of::<Identity>())),
         ]
     }
@@ -113,6 +115,7 @@ impl Tables {
             interfaces: mapped(pins, maps::INTERFACES, MAX_INTERFACES)?,
             sources: mapped(pins, maps::SOURCES, MAX_SOURCES)?,
             loads: mapped(pins, maps::LOADS, known.backends)?,
+            explanation: mapped(pins, maps::EXPLANATION, 1)?,
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
             egress: typed(pins, maps::EGRESS)?,

@@ -1,0 +1,86 @@
+//! Refusals: what a RST says, and how often an ICMP error may be sent.
+
+use crate::life::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+
+/// What tells a TCP segment's sender that there is no such connection (RFC 9293, 3.10.7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpReset {
+    /// The RST's sequence number.
+    pub sequence: u32,
+    /// Its acknowledgment number; 0 where it has none.
+    pub acknowledgment: u32,
+    /// Its flags.
+    pub flags: u8,
+}
+
+/// The RST that answers a segment of `payload_bytes` with these flags and numbers; none for a RST, which is never
+/// answered.
+#[inline(always)]
+#[must_use]
+pub const fn reset_for(
+    flags: u8,
+    sequence: u32,
+    acknowledgment: u32,
+    payload_bytes: u32,
+) -> Option<TcpReset> {
+    if flags & TCP_RST != 0 {
+        return None;
+    }
+    if flags & TCP_ACK != 0 {
+        return Some(TcpReset { sequence: acknowledgment, acknowledgment: 0, flags: TCP_RST });
+    }
+    let syn = (flags & TCP_SYN != 0) as u32;
+    let fin = (flags & TCP_FIN != 0) as u32;
+    let end = sequence.wrapping_add(payload_bytes).wrapping_add(syn).wrapping_add(fin);
+    Some(TcpReset { sequence: 0, acknowledgment: end, flags: TCP_RST | TCP_ACK })
+}
+
+/// ICMP errors that one CPU may send in a tick. Errors are to be limited (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f), and
+/// those of a refusal are larger than the datagrams that they answer may be.
+pub const REFUSALS_PER_TICK: u64 = 1000;
+
+/// How many ICMP errors have been sent in the present tick: the tick (16 bits), then the count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance(pub u64);
+
+impl Allowance {
+    /// The allowance after one more error at `tick`; none where it is used up.
+    #[inline(always)]
+    #[must_use]
+    pub const fn take(self, tick: u16) -> Option<Self> {
+        let count = if self.0 >> 48 == tick as u64 { self.0 & 0xffff_ffff } else { 0 };
+        if count >= REFUSALS_PER_TICK {
+            return None;
+        }
+        Some(Self((tick as u64) << 48 | (count + 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_believed_by_the_segments_sender() {
+        let reset = |sequence, acknowledgment, flags| Some(TcpReset { sequence, acknowledgment, flags });
+        assert_eq!(reset_for(TCP_SYN, 7, 0, 0), reset(0, 8, TCP_RST | TCP_ACK));
+        assert_eq!(reset_for(TCP_SYN, u32::MAX, 0, 10), reset(0, 10, TCP_RST | TCP_ACK));
+        assert_eq!(reset_for(TCP_FIN, 7, 0, 3), reset(0, 11, TCP_RST | TCP_ACK));
+        assert_eq!(reset_for(0, 7, 9, 3), reset(0, 10, TCP_RST | TCP_ACK));
+        assert_eq!(reset_for(TCP_ACK, 7, 9, 100), reset(9, 0, TCP_RST));
+        assert_eq!(reset_for(TCP_ACK | TCP_FIN, 7, 9, 0), reset(9, 0, TCP_RST));
+        assert_eq!(reset_for(TCP_RST, 7, 9, 0), None);
+        assert_eq!(reset_for(TCP_RST | TCP_ACK, 7, 9, 0), None);
+    }
+
+    #[test]
+    fn an_allowance_is_for_a_tick() {
+        let mut allowance = Allowance::default();
+        for _ in 0..REFUSALS_PER_TICK {
+            allowance = allowance.take(5).expect("some left");
+        }
+        assert_eq!(allowance.take(5), None);
+        assert_eq!(allowance.take(6), Allowance(0).take(6));
+        assert!(allowance.take(6).is_some());
+    }
+}

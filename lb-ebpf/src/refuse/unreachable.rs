@@ -1,0 +1,114 @@
+//! UDP: "port unreachable", with the datagram's headers (RFC 792; RFC 4443, 3.1).
+
+use aya_ebpf::{
+    btf_maps::PerCpuArray,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    macros::btf_map,
+    programs::XdpContext,
+};
+use lb_common::{checksum::Delta, reject::Allowance};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
+};
+
+use super::headers;
+use crate::{
+    clock,
+    packet::{EthernetHdr, Frame, Packet},
+    parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
+};
+
+#[btf_map]
+static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_ICMPV6: u8 = 58;
+
+/// An ICMP error's header: type, code, checksum, four bytes that are unused here.
+#[repr(C)]
+struct IcmpHdr {
+    kind: [u8; 2],
+    checksum: [u8; 2],
+    unused: [u8; 4],
+}
+
+/// What of an IPv4 datagram is quoted: its header and the first eight bytes behind it, as four-byte words.
+type QuoteV4 = [[u8; 4]; (size_of::<Ipv4Hdr>() + size_of::<UdpHdr>()) / 4];
+/// The same of an IPv6 datagram.
+type QuoteV6 = [[u8; 4]; (size_of::<Ipv6Hdr>() + size_of::<UdpHdr>()) / 4];
+
+/// Makes an IPv4 datagram the error that answers it. One with IP options is not answered.
+#[inline(always)]
+pub fn v4(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+    const IP_BYTES: usize = size_of::<Ipv4Hdr>();
+    const TOTAL: usize = IP_BYTES + size_of::<IcmpHdr>() + size_of::<QuoteV4>();
+    if packet.transport_offset() != NETWORK_OFFSET + IP_BYTES {
+        return None;
+    }
+    let (frame, mac) = grow(ctx, packet, IP_BYTES, TOTAL)?;
+    headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV4);
+    let (from, to) = (packet.destination.addr.v4_octets(), packet.source.v4_octets());
+    headers::ipv4(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMP, TOTAL as u16);
+    let quote = frame.header::<QuoteV4>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, [3, 3], quote, Delta::NONE);
+    Some(())
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub fn v6(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+    const IP_BYTES: usize = size_of::<Ipv6Hdr>();
+    const PAYLOAD: usize = size_of::<IcmpHdr>() + size_of::<QuoteV6>();
+    let (frame, mac) = grow(ctx, packet, IP_BYTES, IP_BYTES + PAYLOAD)?;
+    headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV6);
+    let (from, to) = (&packet.destination.addr, &packet.source);
+    headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
+    let sum = headers::pseudo_header(from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
+    let quote = frame.header::<QuoteV6>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, [1, 4], quote, sum);
+    Some(())
+}
+
+/// Makes room in front for an IP and an ICMP header, and cuts the datagram to what is quoted; the frame, and our MAC
+/// address. Nothing is changed where no error may be sent now.
+#[inline(always)]
+fn grow(ctx: &XdpContext, packet: &Packet, ip_bytes: usize, total: usize) -> Option<(Frame, [u8; 6])> {
+    let mac = Frame::new(ctx).header::<EthernetHdr>(0).ok()?.destination;
+    take_allowance()?;
+    let front = ip_bytes + size_of::<IcmpHdr>();
+    // SAFETY: the program's own context; the frame is parsed again after it.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(front as i32)) } != 0 {
+        return None;
+    }
+    let surplus = packet.bytes as i32 + front as i32 - (NETWORK_OFFSET + total) as i32;
+    // SAFETY: as above.
+    if unsafe { bpf_xdp_adjust_tail(ctx.ctx, -surplus) } != 0 {
+        // SAFETY: as above; takes back what was added.
+        unsafe { bpf_xdp_adjust_head(ctx.ctx, front as i32) };
+        return None;
+    }
+    Some((Frame::new(ctx), mac))
+}
+
+#[inline(always)]
+fn take_allowance() -> Option<()> {
+    let word = REFUSALS.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own value, and programs do not interrupt each other on one CPU's receive path.
+    let allowance = Allowance(unsafe { *word }).take(clock::now())?;
+    // SAFETY: as above.
+    unsafe { *word = allowance.0 };
+    Some(())
+}
+
+/// Writes the header before a quote; `sum` is that of the pseudo-header, where there is one.
+#[inline(always)]
+fn write<const N: usize>(header: &mut IcmpHdr, kind: [u8; 2], quote: &[[u8; 4]; N], sum: Delta) {
+    header.kind = kind;
+    header.unused = [0; 4];
+    let mut sum = headers::new(sum, kind);
+    for word in quote {
+        sum = sum.change32([0; 4], *word);
+    }
+    header.checksum = headers::finish(sum);
+}
