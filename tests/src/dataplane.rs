@@ -16,6 +16,7 @@ mod ledger;
 mod scene;
 
 use std::{
+    cell::RefCell,
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
@@ -29,7 +30,8 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use flowgate::{
     datapath::{
-        apply::{LiveBackend, Reconciler, WantedService},
+        apply::{LiveBackend, WantedService},
+        explain::Explainer,
         flows::{FlowCounts, now_tick},
         load::{AttachTarget, Datapath, LoadOptions},
         pin::{self, Pins},
@@ -37,6 +39,7 @@ use flowgate::{
     model::{AttachMode, Limits},
 };
 
+use lb_common::Explanation;
 pub use ledger::{Case, Ledger, Sent};
 pub use scene::{BALANCER_MACS, CLIENT_MAC, Kind, backend_mac, behind};
 
@@ -123,10 +126,12 @@ const BETWEEN_CHANGES: Duration = Duration::from_secs(2);
 /// A data plane on two interfaces, slots 0 and 1, in a namespace of its own. Both are down, so that no packets but
 /// the test's own meet it.
 pub struct DataPlane {
-    maps: Reconciler,
+    datapath: Datapath,
     programs: Vec<Xdp>,
     services: Vec<WantedService>,
     now: Instant,
+    /// Loaded with the first question.
+    explainer: RefCell<Option<Explainer>>,
     netns: Namespace,
     _pins: Cleanup,
 }
@@ -163,7 +168,7 @@ impl DataPlane {
         let load =
             LoadOptions { pins: pins.clone(), limits: options.limits, debug_packets: options.debug_packets };
         // Ports, interfaces and the device map are those of the namespace that the calling thread is in.
-        let maps = netns.run_in(|| -> Result<Reconciler> {
+        let datapath = netns.run_in(|| -> Result<Datapath> {
             let mut datapath = Datapath::open(load)?;
             for (slot, target) in targets.iter().enumerate() {
                 let attached = datapath.attach(target)?;
@@ -174,14 +179,15 @@ impl DataPlane {
                     attached.slot
                 );
             }
-            Ok(datapath.maps)
+            Ok(datapath)
         })?;
         let programs = (0..targets.len() as u32)
             .map(|slot| Xdp::from_pin(pins.program(slot), XdpAttachType::Interface))
             .collect::<Result<_, _>>()
             .context("the pinned programs")?;
         let now = Instant::now();
-        Ok(Self { maps, programs, services: Vec::new(), now, netns, _pins: cleanup })
+        let explainer = RefCell::new(None);
+        Ok(Self { datapath, programs, services: Vec::new(), now, explainer, netns, _pins: cleanup })
     }
 
     /// Makes the data plane serve `services` and nothing else, by the agent's own code.
@@ -190,7 +196,7 @@ impl DataPlane {
     /// Where that fails.
     pub fn apply(&mut self, services: &[WantedService]) {
         self.now += BETWEEN_CHANGES;
-        self.maps.reconcile(services, self.now).expect("the services fit");
+        self.datapath.maps.reconcile(services, self.now).expect("the services fit");
         self.services = services.to_vec();
     }
 
@@ -208,6 +214,26 @@ impl DataPlane {
         Fate { action: Action::of(result.return_value), frame: out }
     }
 
+    /// What the program says that it would do with a frame.
+    ///
+    /// # Panics
+    /// As [`DataPlane::run`], and where the question has moved a counter.
+    #[must_use]
+    pub fn explain(&self, frame: &[u8]) -> Explanation {
+        let before = self.counters();
+        let mut explainer = self.explainer.borrow_mut();
+        let explainer =
+            explainer.get_or_insert_with(|| self.datapath.explainer().expect("the program loads once more"));
+        let explanation = explainer.ask(frame).expect("the kernel runs the program");
+        assert_eq!(self.counters(), before, "a question changes nothing");
+        explanation
+    }
+
+    /// Counts the flows of backends, as the agent does now and then.
+    pub fn refresh_loads(&mut self) {
+        self.datapath.maps.refresh_loads();
+    }
+
     /// A packet whose fate is known, in words.
     pub fn case<'a>(&'a self, name: impl std::fmt::Display) -> Case<'a> {
         Case::new(self, name.to_string())
@@ -221,7 +247,7 @@ impl DataPlane {
     pub fn counters(&self) -> Ledger {
         let slots = 0..self.programs.len() as u32;
         let packets = slots.flat_map(|slot| {
-            let counters = self.maps.packets(slot).expect("counters can be read");
+            let counters = self.datapath.maps.packets(slot).expect("counters can be read");
             counters.into_iter().map(move |(reason, count)| ((slot, reason), count))
         });
         let backends = self
@@ -231,7 +257,10 @@ impl DataPlane {
         Ledger::new(
             packets,
             backends.map(|(service, address)| {
-                (address, self.maps.backend_counters(&service.key, address).expect("counters can be read"))
+                (
+                    address,
+                    self.datapath.maps.backend_counters(&service.key, address).expect("counters can be read"),
+                )
             }),
         )
     }
@@ -242,22 +271,22 @@ impl DataPlane {
     /// Where it has none.
     #[must_use]
     pub fn live(&self, service: usize, backend: SocketAddr) -> LiveBackend {
-        self.maps.backend(&self.services[service].key, backend).expect("a live backend")
+        self.datapath.maps.backend(&self.services[service].key, backend).expect("a live backend")
     }
 
     /// The flows that are remembered, as the agent counts them.
     #[must_use]
     pub fn flows(&self) -> FlowCounts {
-        self.maps.flow_tables().count(&self.maps.timeouts_by_backend(), now_tick())
+        self.datapath.maps.flow_tables().count(&self.datapath.maps.timeouts_by_backend(), now_tick())
     }
 
     /// Frees the flows that are over, as the agent does, `later` ticks from now.
     pub fn sweep(&self, later: u16) {
         const PARTS: usize = 3;
-        let timeouts = self.maps.timeouts_by_backend();
+        let timeouts = self.datapath.maps.timeouts_by_backend();
         for part in 0..PARTS {
             let now = now_tick().wrapping_add(later);
-            self.maps.flow_tables().sweep(part, PARTS, now, &timeouts);
+            self.datapath.maps.flow_tables().sweep(part, PARTS, now, &timeouts);
         }
     }
 

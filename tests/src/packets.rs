@@ -360,7 +360,9 @@ impl Packet {
         let (source, destination) = (self.source.port(), self.destination.port());
         let mut segment = match &self.transport {
             Transport::Tcp { flags, sequence, acknowledgment, options } => {
-                let mut header = TcpHeader::new(source, destination, *sequence, 0xfaf0);
+                // As Linux sends them: nobody can send into what is reset.
+                let window = if flags & flags::RST == 0 { 0xfaf0 } else { 0 };
+                let mut header = TcpHeader::new(source, destination, *sequence, window);
                 header.acknowledgment_number = *acknowledgment;
                 header.set_options_raw(options).expect("TCP options fit");
                 header.fin = flags & flags::FIN != 0;

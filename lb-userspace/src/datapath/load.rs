@@ -37,7 +37,7 @@ pub struct LoadOptions {
 
 /// A data plane that is in the kernel.
 pub struct Datapath {
-    options: LoadOptions,
+    pub(super) options: LoadOptions,
     /// The maps.
     pub maps: Reconciler,
     /// Whether it ran already when this agent came.
@@ -57,6 +57,15 @@ pub struct AttachTarget {
     pub mtu: u32,
     /// How to attach.
     pub mode: AttachMode,
+}
+
+/// What an instance of the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be attached.
+    Balance,
+    /// To be asked.
+    Explain,
 }
 
 /// An interface that the program is attached to.
@@ -98,7 +107,7 @@ impl Datapath {
     /// The interface refuses, or another program is attached to it.
     pub fn attach(&mut self, target: &AttachTarget) -> Result<Attached, DatapathError> {
         let slot = self.slot_for(target.index)?;
-        let mut instance = self.load_instance(slot)?;
+        let mut instance = self.load_instance(slot, Purpose::Balance)?;
         let log =
             self.options.debug_packets.then(|| super::log::PacketLog::new(&mut instance)).transpose()?;
         let program: &mut Xdp = instance
@@ -177,15 +186,21 @@ impl Datapath {
     }
 
     /// An instance of the object on the pinned maps, its globals set for the interface in `slot`.
-    fn load_instance(&self, slot: u32) -> Result<Ebpf, DatapathError> {
+    pub(super) fn load_instance(&self, slot: u32, purpose: Purpose) -> Result<Ebpf, DatapathError> {
         let identity = self.maps.tables.identity();
-        load(&self.options, &identity, slot)
+        load(&self.options, &identity, slot, purpose)
     }
 }
 
 /// Loads the object; maps that are pinned are used, others are made and pinned.
-fn load(options: &LoadOptions, identity: &Identity, slot: u32) -> Result<Ebpf, DatapathError> {
-    let debug_packets = u8::from(options.debug_packets);
+fn load(
+    options: &LoadOptions,
+    identity: &Identity,
+    slot: u32,
+    purpose: Purpose,
+) -> Result<Ebpf, DatapathError> {
+    let explains = u8::from(purpose == Purpose::Explain);
+    let debug_packets = u8::from(options.debug_packets && purpose == Purpose::Balance);
     let (flow_mask, nat_mask) = (identity.flow_buckets - 1, identity.nat_buckets - 1);
     let reply_mask = identity.nat_replies - 1;
     let sizes = Sizes { identity: *identity }.entries();
@@ -199,6 +214,7 @@ fn load(options: &LoadOptions, identity: &Identity, slot: u32) -> Result<Ebpf, D
         .override_global(globals::NAT_PORT_FIRST, &identity.nat_port_first, true)
         .override_global(globals::NAT_PORT_COUNT, &identity.nat_port_count, true)
         .override_global(globals::INTERFACE_SLOT, &slot, true)
+        .override_global(globals::EXPLAINS, &explains, true)
         .override_global(globals::DEBUG_PACKETS, &debug_packets, true);
     for (name, entries, _) in sizes {
         loader.map_max_entries(name, entries).map_pin_path(name, options.pins.map(name));
@@ -221,7 +237,7 @@ fn make_maps(options: &LoadOptions) -> Result<(), DatapathError> {
     identity.nat_port_count = count;
     identity.hash_key = random_key()?;
     // Slot 0 here: this instance makes the maps and is never attached.
-    drop(load(options, &identity, 0)?);
+    drop(load(options, &identity, 0, Purpose::Balance)?);
     let memory = Tables::map_identity(&options.pins)?;
     memory.set(0, identity);
     memory

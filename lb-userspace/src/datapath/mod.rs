@@ -4,6 +4,7 @@
 //! `tables` gives the maps types, `apply` makes them what the controller wants, `flows` and `stats` read them.
 
 pub mod apply;
+pub mod explain;
 pub mod flows;
 mod live;
 pub mod load;

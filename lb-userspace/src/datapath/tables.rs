@@ -26,7 +26,6 @@ pub struct Tables {
     pub(super) interfaces: Memory<Interface>,
     pub(super) sources: Memory<Addr>,
     pub(super) loads: Memory<Load>,
-    pub(super) explanation: Memory<Explanation>,
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
     egress: DevMap<MapData>,
@@ -115,7 +114,6 @@ impl Tables {
             interfaces: mapped(pins, maps::INTERFACES, MAX_INTERFACES)?,
             sources: mapped(pins, maps::SOURCES, MAX_SOURCES)?,
             loads: mapped(pins, maps::LOADS, known.backends)?,
-            explanation: mapped(pins, maps::EXPLANATION, 1)?,
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
             egress: typed(pins, maps::EGRESS)?,
@@ -128,6 +126,11 @@ impl Tables {
     /// The identity alone: what tells a finished data plane from one that was never finished.
     pub(super) fn map_identity(pins: &Pins) -> Result<Memory<Identity>, DatapathError> {
         mapped(pins, maps::IDENTITY, 1)
+    }
+
+    /// Where the instance that explains writes its answer.
+    pub(super) fn map_explanation(pins: &Pins) -> Result<Memory<Explanation>, DatapathError> {
+        mapped(pins, maps::EXPLANATION, 1)
     }
 
     /// What the data plane was made with.

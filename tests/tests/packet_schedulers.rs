@@ -1,0 +1,228 @@
+//! Choosing a backend for a new flow: every scheduler, mode, version and protocol, on the real program.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use harness::{
+    dataplane::{DataPlane, Kind, Options, backend_mac},
+    packets::flags,
+};
+use lb_common::{Reason, Scheduler};
+
+use flowgate::datapath::apply::{WantedBackend, WantedService};
+
+const SCHEDULERS: [Scheduler; 4] =
+    [Scheduler::Maglev, Scheduler::SourceHash, Scheduler::RoundRobin, Scheduler::LeastConn];
+
+fn plane() -> DataPlane {
+    DataPlane::with(&Options::default().flows(16_384))
+}
+
+fn service(kind: Kind, scheduler: Scheduler, backends: Vec<WantedBackend>) -> WantedService {
+    WantedService { scheduler, ..kind.service(backends) }
+}
+
+fn weighted(kind: Kind, weights: &[u16]) -> Vec<WantedBackend> {
+    weights
+        .iter()
+        .zip(11..)
+        .map(|(weight, n)| WantedBackend { ring_weight: *weight, ..kind.backend(n) })
+        .collect()
+}
+
+/// Begins the flows of clients, and says how many each backend has got, by the last byte of its MAC address.
+fn begin(plane: &DataPlane, kind: Kind, clients: impl Iterator<Item = SocketAddr>) -> BTreeMap<u8, u32> {
+    let mut counts = BTreeMap::new();
+    for client in clients {
+        let fate = plane.run(0, &kind.request(client).frame());
+        assert!(fate.action.is_sent(), "{kind}: {client}");
+        *counts.entry(fate.frame[5]).or_default() += 1;
+    }
+    counts
+}
+
+fn mac_byte(backend: &WantedBackend) -> u8 {
+    backend_mac(backend.address).0[5]
+}
+
+#[test]
+fn shares_follow_weights() {
+    const FLOWS: u32 = 3_000;
+    for kind in Kind::all() {
+        let mut plane = plane();
+        for (scheduler, first) in SCHEDULERS.into_iter().zip((0..).step_by(FLOWS as usize)) {
+            let weights = [10, 30, 60];
+            let backends = weighted(kind, &weights);
+            plane.apply(&[service(kind, scheduler, backends.clone())]);
+            let clients = (first..first + FLOWS).map(|n| kind.client(n));
+            // What is placed is counted at once: least-conn needs no recount for this.
+            let counts = begin(&plane, kind, clients);
+            for (backend, weight) in backends.iter().zip(weights) {
+                let share = f64::from(counts[&mac_byte(backend)]) / f64::from(FLOWS);
+                let error = (share - f64::from(weight) / 100.0).abs();
+                assert!(error < 0.03, "{kind}, {scheduler:?}: {counts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    for kind in Kind::all() {
+        let mut plane = plane();
+        let backends = weighted(kind, &[30, 10]);
+        plane.apply(&[service(kind, Scheduler::RoundRobin, backends.clone())]);
+        // One CPU, or two: each goes through the ring on its own.
+        let counts = begin(&plane, kind, (0..400).map(|n| kind.client(n)));
+        let heavy = counts[&mac_byte(&backends[0])];
+        assert!(heavy.abs_diff(300) <= 4, "{kind}: {counts:?}");
+    }
+}
+
+#[test]
+fn source_hash_keeps_a_client_and_its_prefix_together() {
+    for kind in Kind::all() {
+        let mut plane = plane();
+        let backends = weighted(kind, &[10; 8]);
+        plane.apply(&[service(kind, Scheduler::SourceHash, backends.clone())]);
+        let ports = |n: u32| (1..40).map(move |port| SocketAddr::new(kind.client(n).ip(), 20_000 + port));
+        let mut used = BTreeMap::new();
+        for n in 0..40 {
+            let counts = begin(&plane, kind, ports(n));
+            assert_eq!(counts.len(), 1, "{kind}: every flow of client {n} goes one way: {counts:?}");
+            used.extend(counts);
+        }
+        assert!(used.len() > 4, "{kind}: clients are spread: {used:?}");
+
+        // Clients 0 to 255 are one /24, or one /120.
+        let affinity_bits = if kind.v6 { 120 } else { 24 };
+        let together = WantedService { affinity_bits, ..service(kind, Scheduler::SourceHash, backends) };
+        plane.apply(&[together]);
+        let same_prefix =
+            (0..200).map(|n| SocketAddr::new(kind.client(n).ip(), 50_000 + u16::try_from(n).unwrap_or(0)));
+        assert_eq!(begin(&plane, kind, same_prefix).len(), 1, "{kind}: a prefix goes one way");
+        let others = (0..40).map(|n| SocketAddr::new(kind.client(n * 256).ip(), 50_000));
+        assert!(begin(&plane, kind, others).len() > 4, "{kind}: prefixes are spread");
+    }
+}
+
+#[test]
+fn least_conn_fills_up_the_one_that_is_behind() {
+    for kind in Kind::all() {
+        let mut plane = plane();
+        let one = weighted(kind, &[10]);
+        let two = weighted(kind, &[10, 10]);
+        plane.apply(&[service(kind, Scheduler::LeastConn, one)]);
+        begin(&plane, kind, (0..400).map(|n| kind.client(n)));
+        plane.apply(&[service(kind, Scheduler::LeastConn, two.clone())]);
+        plane.refresh_loads();
+        let counts = begin(&plane, kind, (400..800).map(|n| kind.client(n)));
+        // Both candidates of every fourth flow are the old one: 300 of 400 at most go to the new one.
+        assert!(counts[&mac_byte(&two[1])] > 270, "{kind}: {counts:?}");
+        let more = begin(&plane, kind, (800..1_600).map(|n| kind.client(n)));
+        let totals: Vec<_> = two
+            .iter()
+            .map(|backend| {
+                let first = if mac_byte(backend) == mac_byte(&two[0]) { 400 } else { 0 };
+                first + counts[&mac_byte(backend)] + more[&mac_byte(backend)]
+            })
+            .collect();
+        assert!(totals[0].abs_diff(totals[1]) < 60, "{kind}: {totals:?}");
+    }
+}
+
+#[test]
+fn a_flow_stays_whatever_the_scheduler() {
+    for kind in Kind::all() {
+        let mut plane = plane();
+        for (scheduler, first) in SCHEDULERS.into_iter().zip((0..).step_by(200)) {
+            let backends = weighted(kind, &[10; 4]);
+            plane.apply(&[service(kind, scheduler, backends.clone())]);
+            let clients: Vec<_> = (first..first + 200).map(|n| kind.client(n)).collect();
+            let place = |plane: &DataPlane, client| plane.run(0, &kind.more(client).frame()).frame[5];
+            let before: Vec<_> = clients
+                .iter()
+                .map(|client| {
+                    let _ = plane.run(0, &kind.request(*client).frame());
+                    place(&plane, *client)
+                })
+                .collect();
+            // Another scheduler, other weights, one more backend.
+            for other in SCHEDULERS {
+                let mut backends = backends.clone();
+                backends[0].ring_weight = 900;
+                backends.push(kind.backend(19));
+                plane.apply(&[service(kind, other, backends)]);
+                let after: Vec<_> = clients.iter().map(|client| place(&plane, *client)).collect();
+                assert_eq!(before, after, "{kind}: {scheduler:?} to {other:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backend_with_all_its_flows_gets_no_more() {
+    for kind in Kind::all() {
+        for scheduler in SCHEDULERS {
+            let mut plane = plane();
+            let mut backends = weighted(kind, &[10, 10, 10]);
+            backends[0].max_flows = 50;
+            plane.apply(&[service(kind, scheduler, backends.clone())]);
+            let counts = begin(&plane, kind, (0..600).map(|n| kind.client(n)));
+            assert_eq!(counts[&mac_byte(&backends[0])], 50, "{kind}, {scheduler:?}: {counts:?}");
+
+            for backend in &mut backends {
+                backend.max_flows = 50;
+            }
+            plane.apply(&[service(kind, scheduler, backends.clone())]);
+            let refused = kind.request(kind.client(5_000)).frame();
+            plane
+                .case(format!("{kind}, {scheduler:?}: all full"))
+                .send(&refused)
+                .dropped(Reason::BackendsFull);
+            // What has begun goes on.
+            assert!(plane.run(0, &kind.more(kind.client(3)).frame()).action.is_sent());
+
+            // A connection that ends makes room at the next count.
+            if !kind.udp {
+                let client = kind.client(3);
+                let reset = plane.run(0, &kind.more(client).flags(flags::RST).frame());
+                let left = reset.frame[5];
+                backends.retain(|backend| mac_byte(backend) == left);
+                backends[0].max_flows = plane_flows(&mut plane, &backends[0]) as u32;
+                plane.apply(&[service(kind, scheduler, backends.clone())]);
+                plane.case(format!("{kind}: full")).send(&refused).dropped(Reason::BackendsFull);
+            }
+        }
+    }
+}
+
+/// The flows of a backend, counted anew.
+fn plane_flows(plane: &mut DataPlane, backend: &WantedBackend) -> u64 {
+    plane.refresh_loads();
+    plane.flows().by_backend[plane.live(0, backend.address).index as usize]
+}
+
+#[test]
+fn a_slow_start_is_a_part_of_the_slots() {
+    const FLOWS: u32 = 1_000;
+    let kind = Kind { mode: lb_common::Mode::Dsr, v6: false, udp: true };
+    let mut plane = plane();
+    let mut first = 0;
+    for scheduler in SCHEDULERS {
+        let mut last = 0;
+        for ramp_permille in [100, 400, 1000] {
+            let mut backends = weighted(kind, &[10, 10]);
+            backends[0].ramp_permille = ramp_permille;
+            plane.apply(&[service(kind, scheduler, backends.clone())]);
+            // The flows of the step before are over.
+            plane.sweep(0x7000);
+            plane.refresh_loads();
+            let counts = begin(&plane, kind, (first..first + FLOWS).map(|n| kind.client(n)));
+            first += FLOWS;
+            let has = counts[&mac_byte(&backends[0])];
+            assert!(has > last, "{scheduler:?}: {has} at {ramp_permille}, {last} before");
+            last = has;
+        }
+        assert!(last.abs_diff(FLOWS / 2) < FLOWS / 20, "{scheduler:?}: {last} in the end");
+    }
+}
