@@ -10,4 +10,5 @@ pub mod datapath;
 pub mod health;
 pub mod model;
 pub mod neigh;
+pub mod placement;
 pub mod ring;

@@ -6,7 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::schema::{
-        BackendChange, BackendRow, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats, Status,
+        BackendChange, BackendRow, BackendsChange, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats,
+        Status,
     },
     config::entry::{BackendEntry, ServiceEntry},
     model::ServiceName,
@@ -55,6 +56,8 @@ pub enum Command {
     BackendAdd(ServiceName, BackendEntry, oneshot::Sender<Answer<Changed>>),
     /// Weight or admin state.
     BackendSet(ServiceName, SocketAddr, BackendChange, oneshot::Sender<Answer<Changed>>),
+    /// Several backends of a service at once: all, or none.
+    BackendsSet(ServiceName, BackendsChange, oneshot::Sender<Answer<Changed>>),
     /// Overrides end.
     BackendReset(ServiceName, SocketAddr, oneshot::Sender<Answer<Changed>>),
     /// A backend goes.

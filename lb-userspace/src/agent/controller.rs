@@ -15,6 +15,7 @@ use super::{
     facts::{Facts, Standing, backend_addresses},
     interfaces::Interfaces,
     meter::Meter,
+    placements::Placements,
     plan::{key_of, plan},
 };
 use crate::{
@@ -22,12 +23,16 @@ use crate::{
     config::entry::ServiceEntry,
     datapath::{load::Datapath, pin},
     health::{HealthEvent, Monitor, Target},
-    model::{AgentSettings, Desired, Health, Limits, ServiceName},
+    model::{AgentSettings, Desired, DesiredService, Health, Limits, ServiceName},
     neigh::{NextHopEvent, Resolver, links::LinkEvent},
 };
 
 /// How long the first plan waits for a word on every backend: until then a data plane that runs already goes on as it was.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How often flows are counted for backends with a bound and for least-conn: what is placed in between the data plane
+/// counts itself, what ends in between it does not.
+const LOADS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything that the controller owns.
 pub(super) struct Controller {
@@ -45,6 +50,7 @@ pub(super) struct Controller {
     pub(super) datapath: Datapath,
     pub(super) interfaces: Interfaces,
     pub(super) facts: Facts,
+    pub(super) placements: Placements,
     pub(super) meter: Meter,
     pub(super) started: Instant,
     /// The health in force of each backend, and since when.
@@ -84,6 +90,8 @@ impl Controller {
         self.watch();
         let mut second = time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut loads = time::interval(LOADS_INTERVAL);
+        loads.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let settle = time::sleep(SETTLE_LIMIT);
         tokio::pin!(settle);
         loop {
@@ -125,6 +133,7 @@ impl Controller {
                     self.apply_or_log();
                 }
                 _ = second.tick() => self.tick(),
+                _ = loads.tick() => self.count_loads(),
             }
         }
     }
@@ -167,9 +176,11 @@ impl Controller {
             }
             self.settled = true;
         }
-        self.note_transitions();
-        let wanted = plan(&self.desired, &self.facts);
-        let done = tokio::task::block_in_place(|| self.datapath.maps.reconcile(&wanted, Instant::now()));
+        let now = Instant::now();
+        self.note_transitions(now);
+        self.decide(now);
+        let wanted = plan(&self.desired, &self.facts, &self.placements);
+        let done = tokio::task::block_in_place(|| self.datapath.maps.reconcile(&wanted, now));
         self.apply_problem = done.as_ref().err().map(ToString::to_string);
         done.map_err(|error| error.to_string())
     }
@@ -183,9 +194,14 @@ impl Controller {
         }
     }
 
+    fn decide(&mut self, now: Instant) {
+        let maps = &self.datapath.maps;
+        let count_of = |entry: &DesiredService, backend| maps.live_flows(&key_of(&entry.service), backend);
+        self.placements.decide(&self.desired, &self.facts, &count_of, now);
+    }
+
     /// Writes each change of a backend's health into the log.
-    fn note_transitions(&mut self) {
-        let now = Instant::now();
+    fn note_transitions(&mut self, now: Instant) {
         let mut standings = HashMap::new();
         for entry in self.desired.services.values() {
             for backend in &entry.service.backends {
@@ -215,6 +231,15 @@ impl Controller {
         }
     }
 
+    /// Counts the flows of backends, where that decides who gets new ones.
+    fn count_loads(&mut self) {
+        if !self.datapath.maps.wants_loads() {
+            return;
+        }
+        tokio::task::block_in_place(|| self.datapath.maps.refresh_loads());
+        self.apply_or_log();
+    }
+
     fn tick(&mut self) {
         let keys: Vec<_> = self.desired.services.values().map(|entry| key_of(&entry.service)).collect();
         let slots: Vec<_> = self.facts.slots.values().copied().collect();
@@ -226,7 +251,7 @@ impl Controller {
             meter.note_drops(packets, now);
         });
         // What could not be written may be possible now: an index has rested, memory is free.
-        if self.apply_problem.is_some() {
+        if self.apply_problem.is_some() || self.placements.is_ramping() {
             self.apply_or_log();
         }
     }
@@ -252,6 +277,7 @@ impl Controller {
             Command::BackendSet(service, backend, change, to) => {
                 reply!(to, self.backend_set(&service, backend, change));
             }
+            Command::BackendsSet(service, change, to) => reply!(to, self.backends_set(&service, &change)),
             Command::BackendReset(service, backend, to) => reply!(to, self.backend_reset(&service, backend)),
             Command::BackendRemove(service, backend, to) => {
                 reply!(to, self.backend_remove(&service, backend));

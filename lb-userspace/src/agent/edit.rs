@@ -10,7 +10,7 @@ use super::{
     state::{self, StateFile},
 };
 use crate::{
-    api::schema::{BackendChange, Changed, ServiceChange},
+    api::schema::{BackendChange, BackendsChange, Changed, ServiceChange},
     config::{
         diff::diff,
         edit,
@@ -46,6 +46,10 @@ impl Controller {
         change: BackendChange,
     ) -> Answer<Changed> {
         self.change_to(edit::set_backend(&self.desired, service, backend, change)?)
+    }
+
+    pub(super) fn backends_set(&mut self, service: &ServiceName, change: &BackendsChange) -> Answer<Changed> {
+        self.change_to(edit::set_backends(&self.desired, service, &change.backends)?)
     }
 
     pub(super) fn backend_reset(&mut self, service: &ServiceName, backend: SocketAddr) -> Answer<Changed> {

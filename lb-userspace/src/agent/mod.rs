@@ -8,7 +8,7 @@
 //!   signals, tick ─┘
 //! ```
 //!
-//! `facts` says what is true of each backend at this moment and `plan` what the data plane is to do about it, both
+//! `facts` says what is true of each backend at this moment, `placements` who gets new flows, and `plan` what the data plane is to do about it, both
 //! without I/O; `views` and `findings` put the same into the words of the API.
 
 pub mod command;
@@ -18,6 +18,7 @@ mod facts;
 mod findings;
 mod interfaces;
 mod meter;
+mod placements;
 mod plan;
 mod reload;
 mod run;

@@ -1,21 +1,26 @@
 //! What the data plane is to do, from what is wanted and what is true. Pure.
 
-use lb_common::{
-    Addr, NextHop, ServiceKey, Timeouts,
-    life::{CLOSING_TICKS, HALF_OPEN_TICKS, ticks_of_ms},
-    service,
-};
+use std::time::Duration;
 
-use super::facts::{Facts, Standing};
+use lb_common::{Addr, NextHop, ServiceKey, Timeouts, life::ticks_of_ms, service};
+
+use super::{
+    facts::{Facts, Standing},
+    placements::Placements,
+};
 use crate::{
     datapath::apply::{WantedBackend, WantedService},
-    model::{AdminState, Desired, DesiredService, Health, Mode, Protocol, Scheduler, Service},
+    model::{
+        AdminState, Backend, Desired, DesiredService, Health, Mode, OnDown, Protocol, Refuse, Scheduler,
+        Service,
+    },
+    placement::{Share, WHOLE},
     ring,
 };
 
 /// Every service as the data plane is to have it.
-pub(super) fn plan(desired: &Desired, facts: &Facts) -> Vec<WantedService> {
-    desired.services.values().map(|entry| plan_service(desired, facts, entry)).collect()
+pub(super) fn plan(desired: &Desired, facts: &Facts, placements: &Placements) -> Vec<WantedService> {
+    desired.services.values().map(|entry| plan_service(desired, facts, placements, entry)).collect()
 }
 
 /// What names a service in packets.
@@ -27,21 +32,17 @@ pub(super) fn key_of(service: &Service) -> ServiceKey {
     ServiceKey::new(Addr::from(service.address.ip()), service.address.port().to_be_bytes(), protocol)
 }
 
-fn plan_service(desired: &Desired, facts: &Facts, entry: &DesiredService) -> WantedService {
+fn plan_service(
+    desired: &Desired,
+    facts: &Facts,
+    placements: &Placements,
+    entry: &DesiredService,
+) -> WantedService {
     let service = &entry.service;
+    let placement = placements.of(&service.name);
     let backends = service.backends.iter().map(|backend| {
         let standing = facts.standing(desired, entry, backend.address);
-        WantedBackend {
-            address: backend.address,
-            usable: standing.admin_state != AdminState::Disabled,
-            down: standing.health != Health::Up,
-            reset: false,
-            ring_weight: if standing.is_active() { standing.weight } else { 0 },
-            ramp_permille: 1000,
-            max_flows: 0,
-            next_hop: next_hop_of(&standing),
-            sources: standing.sources,
-        }
+        plan_backend(service, backend, standing, placement.share(backend.address))
     });
     WantedService {
         key: key_of(service),
@@ -51,20 +52,47 @@ fn plan_service(desired: &Desired, facts: &Facts, entry: &DesiredService) -> Wan
         },
         scheduler: match service.scheduler {
             Scheduler::Maglev => lb_common::Scheduler::Maglev,
+            Scheduler::SourceHash => lb_common::Scheduler::SourceHash,
+            Scheduler::RoundRobin => lb_common::Scheduler::RoundRobin,
+            Scheduler::LeastConn => lb_common::Scheduler::LeastConn,
         },
-        affinity_bits: if service.address.is_ipv4() { 32 } else { 128 },
+        affinity_bits: service.affinity_prefix.unwrap_or(if service.address.is_ipv4() { 32 } else { 128 }),
         timeouts: timeouts_of(service),
-        reject: false,
+        reject: service.refuse == Refuse::Reject,
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
         ring_slots: ring::size(service.backends.len()),
         backends: backends.collect(),
     }
 }
 
-/// When a service's flows are forgotten. dsr does not see the server's FIN: there a client's ends the flow.
+fn plan_backend(
+    service: &Service,
+    backend: &Backend,
+    standing: Standing,
+    share: Option<&Share>,
+) -> WantedBackend {
+    let is_down = standing.health != Health::Up && !share.is_some_and(|share| share.in_spite_of_health);
+    // Without a verdict flows that have begun are left alone, whatever the service wants of those of the dead.
+    let is_dead = is_down && standing.health == Health::Down;
+    let moves = is_dead && service.on_down == OnDown::Rehash;
+    WantedBackend {
+        address: backend.address,
+        usable: standing.admin_state != AdminState::Disabled && !moves,
+        down: is_down,
+        reset: is_dead && service.on_down == OnDown::Reset,
+        ring_weight: share.map_or(0, |share| share.ring_weight),
+        ramp_permille: share.map_or(WHOLE, |share| share.ramp_permille),
+        max_flows: backend.max_flows,
+        next_hop: next_hop_of(&standing),
+        sources: standing.sources,
+    }
+}
+
+/// When a service's flows are forgotten. A connection of which one side has ended goes on for the other.
 fn timeouts_of(service: &Service) -> Timeouts {
-    let idle = ticks_of_ms(u64::try_from(service.idle_timeout.as_millis()).unwrap_or(u64::MAX));
-    Timeouts::new(idle, HALF_OPEN_TICKS, CLOSING_TICKS, idle)
+    let ticks = |timeout: Duration| ticks_of_ms(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let idle = ticks(service.idle_timeout);
+    Timeouts::new(idle, ticks(service.half_open_timeout), ticks(service.closing_timeout), idle)
 }
 
 fn next_hop_of(standing: &Standing) -> Option<NextHop> {
@@ -75,5 +103,7 @@ fn next_hop_of(standing: &Standing) -> Option<NextHop> {
     })
 }
 
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use super::{
     facts::Facts,
     interfaces::Interfaces,
     meter::Meter,
+    placements::Placements,
     reload,
     state::{self, Restored, StateFile},
 };
@@ -151,6 +152,7 @@ async fn serve(
         datapath,
         interfaces,
         facts,
+        placements: Placements::default(),
         meter: Meter::default(),
         started: Instant::now(),
         standings: std::collections::HashMap::new(),

@@ -216,7 +216,11 @@ impl StateFile {
         let mut restored = Restored { desired, left_out: Vec::new(), warnings: Vec::new() };
         restored.add_services(&self.services, limits);
         for entry in &self.overrides {
-            let change = BackendChange { weight: entry.weight, admin_state: entry.admin_state };
+            let change = BackendChange {
+                weight: entry.weight,
+                admin_state: entry.admin_state,
+                ..BackendChange::default()
+            };
             if let Err(reason) =
                 edit::override_backend(&mut restored.desired, &entry.service, entry.backend, change)
             {

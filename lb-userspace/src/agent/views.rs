@@ -7,7 +7,6 @@ use lb_common::{Reason, abi};
 use super::{
     command::{Answer, CommandError},
     controller::Controller,
-    facts::Standing,
     plan::key_of,
 };
 use crate::{
@@ -15,10 +14,14 @@ use crate::{
         AgentStatus, BackendRow, FlowTotals, NextHopView, ReasonRow, ServiceDetail, ServiceRow,
         ServiceTotals, Stats, Status, TableRow,
     },
-    config::{edit::find, render::health_to_entry, validate::format_duration},
+    config::{
+        edit::find,
+        render::{health_to_entry, service_to_options},
+    },
     datapath::stats::flow_totals,
     model::{Backend, DesiredService, ServiceName},
     neigh::Mac,
+    placement::{Placement, Share, WHOLE},
 };
 
 impl Controller {
@@ -82,7 +85,9 @@ impl Controller {
         let entry = find(&self.desired, name)?;
         Ok(ServiceDetail {
             row: self.service_row(entry)?,
-            idle_timeout: format_duration(entry.service.idle_timeout),
+            options: service_to_options(&entry.service),
+            priorities: self.placements.of(name).priorities.into_iter().collect(),
+            panic: self.placements.of(name).panic,
             health_check: health_to_entry(&entry.service.health),
             ring_slots: self.datapath.maps.ring_slots(&key_of(&entry.service)),
             backend: self.rows_of(entry)?,
@@ -135,18 +140,12 @@ impl Controller {
     }
 
     fn rows_of(&self, entry: &DesiredService) -> Answer<Vec<BackendRow>> {
-        let standing = |backend: &Backend| self.facts.standing(&self.desired, entry, backend.address);
-        let standings: Vec<_> =
-            entry.service.backends.iter().map(|backend| (*backend, standing(backend))).collect();
-        let on_ring = |standing: &Standing| if standing.is_active() { u32::from(standing.weight) } else { 0 };
-        let total: u32 = standings.iter().map(|(_, standing)| on_ring(standing)).sum();
-        let share = |standing: &Standing| f64::from(on_ring(standing)) / f64::from(total.max(1));
-        standings
-            .into_iter()
-            .map(|(backend, standing)| {
-                let share = share(&standing);
-                self.backend_row(entry, &backend, standing, share)
-            })
+        let placement = self.placements.of(&entry.service.name);
+        entry
+            .service
+            .backends
+            .iter()
+            .map(|backend| self.backend_row(entry, backend, placement.share(backend.address), &placement))
             .collect()
     }
 
@@ -154,9 +153,10 @@ impl Controller {
         &self,
         entry: &DesiredService,
         backend: &Backend,
-        standing: Standing,
-        share: f64,
+        placed: Option<&Share>,
+        placement: &Placement,
     ) -> Answer<BackendRow> {
+        let standing = self.facts.standing(&self.desired, entry, backend.address);
         let service = &entry.service;
         let key = key_of(service);
         let maps = &self.datapath.maps;
@@ -167,12 +167,15 @@ impl Controller {
             address: backend.address.ip(),
             port: backend.address.port(),
             weight: standing.weight,
+            priority: backend.priority,
+            max_flows: (backend.max_flows > 0).then_some(backend.max_flows),
+            slow_start: f64::from(placed.map_or(WHOLE, |placed| placed.ramp_permille)) / f64::from(WHOLE),
             health: standing.health,
-            active: standing.is_active(),
+            active: placed.is_some_and(|placed| placed.ring_weight > 0),
             health_reason: standing.reason,
             admin_state: standing.admin_state,
             overridden: entry.overrides.contains_key(&backend.address),
-            share,
+            share: placed.map_or(0.0, |placed| placement.part_of_new_flows(placed)),
             next_hop: standing.next_hop.map(|(way, _)| NextHopView {
                 interface: way.interface,
                 address: way.gateway,

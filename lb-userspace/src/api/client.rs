@@ -21,7 +21,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time};
 
 use super::schema::{
-    BackendChange, BackendRow, Changed, Refusal, ServiceChange, ServiceDetail, ServiceRow, Stats, Status,
+    BackendChange, BackendRow, BackendsChange, Changed, Refusal, ServiceChange, ServiceDetail, ServiceRow,
+    Stats, Status,
 };
 use crate::{
     config::entry::{BackendEntry, ServiceEntry},
@@ -170,6 +171,15 @@ impl Client {
         change: &BackendChange,
     ) -> Result<Changed, ClientError> {
         self.send(Method::PATCH, &backend_path(service, backend), change).await
+    }
+
+    /// Several backends of a service at once: all, or none.
+    pub async fn backends_set(
+        &self,
+        service: &ServiceName,
+        change: &BackendsChange,
+    ) -> Result<Changed, ClientError> {
+        self.send(Method::PATCH, &format!("{}/backends", service_path(service)), change).await
     }
 
     /// Overrides end.

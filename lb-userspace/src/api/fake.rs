@@ -13,7 +13,8 @@ use super::{
     client::Client,
     schema::{
         AgentStatus, BackendRow, Changed, Finding, FlowTotals, InterfaceStatus, NextHopView, PacketTotals,
-        Rates, ReasonRow, ServiceDetail, ServiceRow, ServiceTotals, Severity, Stats, Status, TableRow,
+        Rates, ReasonRow, ServiceDetail, ServiceOptions, ServiceRow, ServiceTotals, Severity, Stats, Status,
+        TableRow,
     },
     server::Server,
 };
@@ -115,6 +116,9 @@ fn answer(command: Command, rows: Vec<BackendRow>) -> String {
             known(&name, changed("backend changed")),
             format!("BackendSet {name} {backend} {change:?}"),
         ),
+        Command::BackendsSet(name, change, to) => {
+            send(to, known(&name, changed("backends changed")), format!("BackendsSet {name} {change:?}"))
+        }
         Command::BackendReset(name, backend, to) => {
             send(to, known(&name, Changed::default()), format!("BackendReset {name} {backend}"))
         }
@@ -223,7 +227,14 @@ pub(crate) fn services() -> Vec<ServiceRow> {
 pub(crate) fn detail() -> ServiceDetail {
     ServiceDetail {
         row: services().remove(1),
-        idle_timeout: "5m".to_owned(),
+        options: ServiceOptions {
+            idle_timeout: Some("5m".to_owned()),
+            half_open_timeout: Some("1m".to_owned()),
+            closing_timeout: Some("30s".to_owned()),
+            ..ServiceOptions::default()
+        },
+        priorities: vec![0],
+        panic: false,
         health_check: HealthEntry {
             kind: HealthKind::Http,
             path: Some("/healthz".to_owned()),
@@ -243,6 +254,9 @@ pub(crate) fn detail() -> ServiceDetail {
 /// Backends of `web`: one up, one down, one draining.
 pub(crate) fn backends() -> Vec<BackendRow> {
     let up = BackendRow {
+        priority: 0,
+        max_flows: None,
+        slow_start: 1.0,
         service: "web".parse().unwrap(),
         address: "10.2.0.11".parse().unwrap(),
         port: 8080,

@@ -12,7 +12,10 @@ use super::{
     MAX_BODY_BYTES,
     extract::{BackendPath, Body, ServicePath, ServiceQuery},
     refused::Refused,
-    schema::{BackendChange, BackendRow, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats, Status},
+    schema::{
+        BackendChange, BackendRow, BackendsChange, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats,
+        Status,
+    },
 };
 use crate::{
     agent::command::{Command, Handle},
@@ -28,7 +31,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/services", get(service_list).post(service_add))
         .route("/v1/services/{name}", get(service_show).patch(service_set).delete(service_remove))
-        .route("/v1/services/{name}/backends", post(backend_add))
+        .route("/v1/services/{name}/backends", post(backend_add).patch(backends_set))
         .route("/v1/services/{name}/backends/{backend}", patch(backend_set).delete(backend_remove))
         .route("/v1/services/{name}/backends/{backend}/reset", post(backend_reset))
         .route("/v1/backends", get(backend_list))
@@ -94,6 +97,14 @@ async fn backend_set(
     Body(change): Body<BackendChange>,
 ) -> Answer<Changed> {
     Ok(Json(agent.ask(|answer| Command::BackendSet(service, backend, change, answer)).await?))
+}
+
+async fn backends_set(
+    State(agent): State<Handle>,
+    ServicePath(service): ServicePath,
+    Body(change): Body<BackendsChange>,
+) -> Answer<Changed> {
+    Ok(Json(agent.ask(|answer| Command::BackendsSet(service, change, answer)).await?))
 }
 
 async fn backend_reset(

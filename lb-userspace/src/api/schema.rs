@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::entry::HealthEntry,
-    model::{AdminState, AttachMode, Health, Mode, Origin, Protocol, Scheduler, ServiceName},
+    model::{
+        AdminState, AttachMode, Health, Mode, OnDown, Origin, PanicAction, Protocol, Refuse, Scheduler,
+        ServiceName,
+    },
 };
 
 /// `GET /v1/status`: one screen's worth.
@@ -127,14 +130,54 @@ pub struct ServiceDetail {
     /// The row of `service list`.
     #[serde(flatten)]
     pub row: ServiceRow,
-    /// How long a flow without packets is remembered, for example "5m".
-    pub idle_timeout: String,
+    /// Every option, each default filled in that has an effect.
+    #[serde(flatten)]
+    pub options: ServiceOptions,
+    /// The priorities in use, the first always.
+    pub priorities: Vec<u8>,
+    /// Whether too few backends are up, so that the panic threshold decides.
+    pub panic: bool,
     /// How its backends are probed, every default filled in.
     pub health_check: HealthEntry,
     /// Slots of its ring; 0 where no backend gets new flows.
     pub ring_slots: u32,
     /// Its backends.
     pub backend: Vec<BackendRow>,
+}
+
+/// A service's options, as the file has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceOptions {
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_prefix: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_open_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<OnDown>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<Refuse>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_action: Option<PanicAction>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_below: Option<u8>,
 }
 
 /// One backend: `backend list`.
@@ -148,6 +191,12 @@ pub struct BackendRow {
     pub port: u16,
     /// The weight in force.
     pub weight: u16,
+    /// Its priority.
+    pub priority: u8,
+    /// Flows above which it gets no new ones, where there is a bound.
+    pub max_flows: Option<u32>,
+    /// How much of its share it has got while it starts slowly, 0 to 1.
+    pub slow_start: f64,
     /// What probes say.
     pub health: Health,
     /// Why it is `down` or `checking`, in words; empty while it is up.
@@ -270,9 +319,36 @@ pub struct ServiceChange {
     /// The scheduler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
-    /// A duration such as "5m".
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_prefix: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_open_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing_timeout: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<OnDown>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<Refuse>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_action: Option<PanicAction>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_below: Option<u8>,
     /// The whole health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthEntry>,
@@ -288,6 +364,30 @@ pub struct BackendChange {
     /// The admin state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_state: Option<AdminState>,
+    /// The priority: of services made on the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Flows above which it gets no new ones, 0 for no bound: of services made on the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_flows: Option<u32>,
+}
+
+/// `PATCH /v1/services/NAME/backends`: several backends at once, all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendsChange {
+    /// What is changed, by backend; no backend twice.
+    pub backends: Vec<NamedBackendChange>,
+}
+
+/// One backend's part of a [`BackendsChange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedBackendChange {
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Its change.
+    pub change: BackendChange,
 }
 
 /// The answer to a change: what was done, in words, one line each; empty where all was so already.

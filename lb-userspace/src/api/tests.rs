@@ -21,7 +21,7 @@ use super::{
 use crate::{
     agent::command::Handle,
     config::entry::{BackendEntry, ServiceEntry},
-    model::{AdminState, Protocol, ServiceName},
+    model::{AdminState, ServiceName},
 };
 
 fn name(text: &str) -> ServiceName {
@@ -29,17 +29,7 @@ fn name(text: &str) -> ServiceName {
 }
 
 fn entry(name: &str) -> ServiceEntry {
-    ServiceEntry {
-        name: name.to_owned(),
-        address: "10.1.0.10".to_owned(),
-        port: 80,
-        protocol: Protocol::Tcp,
-        mode: None,
-        scheduler: None,
-        idle_timeout: None,
-        health: None,
-        backends: Vec::new(),
-    }
+    crate::config::testing::entry(name, "10.1.0.10", &[])
 }
 
 /// Status code and body of the answer to a request written by hand.
@@ -125,9 +115,15 @@ async fn every_route_carries_its_command_and_its_answer() {
         ]
     );
 
-    let added = BackendEntry { address: "10.2.0.14".to_owned(), port: None, weight: Some(7) };
+    let added = BackendEntry {
+        address: "10.2.0.14".to_owned(),
+        port: None,
+        weight: Some(7),
+        ..BackendEntry::default()
+    };
     assert_eq!(client.backend_add(&web, &added).await.unwrap(), changed("backend added"));
-    let change = BackendChange { weight: None, admin_state: Some(AdminState::Draining) };
+    let change =
+        BackendChange { weight: None, admin_state: Some(AdminState::Draining), ..BackendChange::default() };
     assert_eq!(client.backend_set(&web, v4, &change).await.unwrap(), changed("backend changed"));
     assert_eq!(client.backend_reset(&web, v6).await.unwrap(), Changed::default());
     assert_eq!(client.backend_remove(&web, v6).await.unwrap(), changed("backend removed"));
@@ -189,7 +185,7 @@ async fn what_is_no_request_of_this_api_is_refused_in_json() {
             "POST /v1/services/web/backends",
             "{\"address\": \"10.2.0.11\", \"wieght\": 1}",
             422,
-            "wieght: unknown field `wieght`, expected one of `address`, `port`, `weight` at line 1 column 33: did you mean `weight`?",
+            "wieght: unknown field `wieght`, expected one of `address`, `port`, `weight`, `priority`, `max_flows` at line 1 column 33: did you mean `weight`?",
         ),
         (
             "POST /v1/services/web/backends",

@@ -9,6 +9,7 @@ use super::{
     render::{self, Paint},
     terminal::Terminal,
 };
+use crate::api::schema::{BackendChange, BackendsChange, NamedBackendChange, ServiceChange};
 use crate::{
     api::fake::{self, FakeAgent},
     config::entry::{BackendEntry, HealthEntry, HealthKind, ServiceEntry},
@@ -35,17 +36,21 @@ async fn with(agent: &FakeAgent, line: &str) -> Result<String, (u8, String)> {
 async fn every_command_asks_for_one_thing_and_shows_the_answer() {
     let agent = FakeAgent::start().await;
     let plain = Paint::new(false);
+    let mode = ServiceChange { mode: Some(Mode::Dsr), ..Default::default() };
+    let set_mode = format!("ServiceSet web {mode:?}");
+    let weighted = |backend: &str, weight| NamedBackendChange {
+        backend: backend.parse().unwrap(),
+        change: BackendChange { weight: Some(weight), ..Default::default() },
+    };
+    let backends = vec![weighted("10.2.0.11:80", 0), weighted("[2001:db8::1]:80", 7)];
+    let set_backends = format!("BackendsSet web {:?}", BackendsChange { backends });
     let cases = [
         ("status", "Status", render::status(&fake::status(), plain)),
         ("stats", "Stats", render::stats(&fake::stats(), false, plain)),
         ("stats --all", "Stats", render::stats(&fake::stats(), true, plain)),
         ("service list", "ServiceList", render::services(&fake::services(), plain)),
         ("service show web", "ServiceShow web", render::service(&fake::detail(), plain)),
-        (
-            "service set web --mode dsr",
-            "ServiceSet web ServiceChange { mode: Some(Dsr), scheduler: None, idle_timeout: None, health: None }",
-            "service changed\n".to_owned(),
-        ),
+        ("service set web --mode dsr", &set_mode, "service changed\n".to_owned()),
         ("service remove web", "ServiceRemove web", "service removed\n".to_owned()),
         ("backend list", "BackendList None", render::backends(&fake::backends(), plain)),
         (
@@ -60,27 +65,27 @@ async fn every_command_asks_for_one_thing_and_shows_the_answer() {
         ),
         (
             "backend add web 2001:db8::1 --weight 5",
-            "BackendAdd web BackendEntry { address: \"2001:db8::1\", port: None, weight: Some(5) }",
+            "BackendAdd web BackendEntry { address: \"2001:db8::1\", port: None, weight: Some(5), priority: None, max_flows: None }",
             "backend added\n".to_owned(),
         ),
         (
-            "backend set web 10.2.0.11:80 --weight 0",
-            "BackendSet web 10.2.0.11:80 BackendChange { weight: Some(0), admin_state: None }",
-            "backend changed\n".to_owned(),
+            "backend set web 10.2.0.11:80 [2001:db8::1]:80=7 --weight 0",
+            &set_backends,
+            "backends changed\n".to_owned(),
         ),
         (
             "backend drain web 10.2.0.11:80",
-            "BackendSet web 10.2.0.11:80 BackendChange { weight: None, admin_state: Some(Draining) }",
+            "BackendSet web 10.2.0.11:80 BackendChange { weight: None, admin_state: Some(Draining), priority: None, max_flows: None }",
             "backend changed\n".to_owned(),
         ),
         (
             "backend enable web 10.2.0.11:80",
-            "BackendSet web 10.2.0.11:80 BackendChange { weight: None, admin_state: Some(Enabled) }",
+            "BackendSet web 10.2.0.11:80 BackendChange { weight: None, admin_state: Some(Enabled), priority: None, max_flows: None }",
             "backend changed\n".to_owned(),
         ),
         (
             "backend disable web [2001:db8::1]:80",
-            "BackendSet web [2001:db8::1]:80 BackendChange { weight: None, admin_state: Some(Disabled) }",
+            "BackendSet web [2001:db8::1]:80 BackendChange { weight: None, admin_state: Some(Disabled), priority: None, max_flows: None }",
             "backend changed\n".to_owned(),
         ),
         (
@@ -152,11 +157,26 @@ async fn a_service_is_added_with_everything_that_was_said() {
             port: Some(8081),
         }),
         backends: vec![
-            BackendEntry { address: "2001:db8::1".to_owned(), port: Some(443), weight: Some(20) },
-            BackendEntry { address: "2001:db8::2".to_owned(), port: None, weight: None },
+            BackendEntry {
+                address: "2001:db8::1".to_owned(),
+                port: Some(443),
+                weight: Some(20),
+                ..BackendEntry::default()
+            },
+            BackendEntry { address: "2001:db8::2".to_owned(), ..BackendEntry::default() },
         ],
+        ..crate::config::testing::entry("api", "2001:db8::10", &[])
     };
     assert_eq!(agent.asked(), [format!("ServiceAdd {entry:?}")]);
+}
+
+#[tokio::test]
+async fn each_backend_that_is_named_must_have_something_to_change() {
+    let agent = FakeAgent::start().await;
+    let (code, error) = with(&agent, "backend set web 10.2.0.11:80=5 10.2.0.12:80").await.unwrap_err();
+    assert_eq!(code, 2);
+    assert!(error.contains("nothing to set on 10.2.0.12:80: write 10.2.0.12:80=WEIGHT"), "{error}");
+    assert!(agent.asked().is_empty());
 }
 
 #[tokio::test]
@@ -164,7 +184,7 @@ async fn a_part_of_a_health_check_is_changed_within_the_whole() {
     let agent = FakeAgent::start().await;
     with(&agent, "service set web --health-interval 500ms").await.unwrap();
     let health = HealthEntry { interval: Some("500ms".to_owned()), ..fake::detail().health_check };
-    let change = crate::api::schema::ServiceChange { health: Some(health), ..Default::default() };
+    let change = ServiceChange { health: Some(health), ..Default::default() };
     assert_eq!(agent.asked(), ["ServiceShow web".to_owned(), format!("ServiceSet web {change:?}")]);
 }
 

@@ -116,7 +116,16 @@ fn service_fields(desired: &DesiredService) -> Fields {
         ("protocol", service.protocol.to_string()),
         ("mode", service.mode.to_string()),
         ("scheduler", service.scheduler.to_string()),
+        ("affinity_prefix", service.affinity_prefix.map_or("unset".to_owned(), |bits| bits.to_string())),
         ("idle_timeout", format_duration(service.idle_timeout)),
+        ("half_open_timeout", format_duration(service.half_open_timeout)),
+        ("closing_timeout", format_duration(service.closing_timeout)),
+        ("on_down", service.on_down.to_string()),
+        ("refuse", service.refuse.to_string()),
+        ("slow_start", format_duration(service.slow_start)),
+        ("panic_threshold", service.panic_threshold.to_string()),
+        ("panic_action", service.panic_action.to_string()),
+        ("failover_below", service.failover_below.to_string()),
     ];
     fields.extend(health_fields(&service.health));
     fields
@@ -140,8 +149,15 @@ fn health_fields(health: &HealthCheck) -> Fields {
 }
 
 fn backend_fields(service: &DesiredService, address: SocketAddr) -> Fields {
-    let declared = service.service.backend(address).map_or(0, |backend| backend.weight);
+    let backend = service.service.backend(address);
+    let declared = backend.map_or(0, |backend| backend.weight);
+    let bound = match backend.map_or(0, |backend| backend.max_flows) {
+        0 => "unset".to_owned(),
+        max_flows => max_flows.to_string(),
+    };
     vec![
+        ("priority", backend.map_or(0, |backend| backend.priority).to_string()),
+        ("max_flows", bound),
         ("weight", service.weight(address).to_string()),
         ("declared weight", declared.to_string()),
         ("admin_state", service.admin_state(address).to_string()),

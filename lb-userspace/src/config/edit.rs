@@ -7,15 +7,15 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
-    entry::BackendEntry,
+    entry::{BackendEntry, ServiceEntry},
     error::Problem,
     nearest, render, together,
     validate::{validate_service, weight_fault},
 };
 use crate::{
     agent::command::CommandError,
-    api::schema::{BackendChange, ServiceChange},
-    model::{AdminState, Desired, DesiredService, Limits, Origin, Override, Service, ServiceName},
+    api::schema::{BackendChange, NamedBackendChange, ServiceChange},
+    model::{AdminState, Desired, DesiredService, Limits, Origin, Override, Scheduler, Service, ServiceName},
 };
 
 /// Adds a service made on the command line.
@@ -71,10 +71,28 @@ pub fn set_service(
     let mut entry = render::service_to_entry(service);
     entry.mode = change.mode.or(entry.mode);
     entry.scheduler = change.scheduler.or(entry.scheduler);
-    entry.idle_timeout = change.idle_timeout.clone().or(entry.idle_timeout);
+    if entry.scheduler != Some(Scheduler::SourceHash) {
+        // It went with the scheduler that it was for.
+        entry.affinity_prefix = None;
+    }
+    overlay_options(&mut entry, change);
     entry.health = change.health.clone().or(entry.health);
     let service = validate_service(&entry).map_err(|problems| CommandError::Invalid(problems.to_string()))?;
     put(desired, service, limits)
+}
+
+fn overlay_options(entry: &mut ServiceEntry, change: &ServiceChange) {
+    let options = change.clone();
+    entry.affinity_prefix = options.affinity_prefix.or(entry.affinity_prefix.take());
+    entry.idle_timeout = options.idle_timeout.or(entry.idle_timeout.take());
+    entry.half_open_timeout = options.half_open_timeout.or(entry.half_open_timeout.take());
+    entry.closing_timeout = options.closing_timeout.or(entry.closing_timeout.take());
+    entry.on_down = options.on_down.or(entry.on_down.take());
+    entry.refuse = options.refuse.or(entry.refuse.take());
+    entry.slow_start = options.slow_start.or(entry.slow_start.take());
+    entry.panic_threshold = options.panic_threshold.or(entry.panic_threshold.take());
+    entry.panic_action = options.panic_action.or(entry.panic_action.take());
+    entry.failover_below = options.failover_below.or(entry.failover_below.take());
 }
 
 /// Removes a service made on the command line, and its backends.
@@ -116,10 +134,11 @@ pub fn add_backend(
     put(desired, service, limits)
 }
 
-/// Overrides a backend's weight or admin state, whoever declared it: what is absent from `change` stays.
+/// Overrides a backend's weight or admin state, whoever declared it, and changes the rest of one that was made on the
+/// command line: what is absent from `change` stays.
 ///
 /// # Errors
-/// There is no such service or backend, or the weight is not one.
+/// There is no such service or backend, a value is not valid, or the file has to be changed.
 pub fn set_backend(
     desired: &Desired,
     name: &ServiceName,
@@ -127,7 +146,57 @@ pub fn set_backend(
     change: BackendChange,
 ) -> Result<Desired, CommandError> {
     let mut desired = desired.clone();
+    if change.priority.is_some() || change.max_flows.is_some() {
+        desired = redeclare_backend(&desired, name, backend, change)?;
+    }
     override_backend(&mut desired, name, backend, change)?;
+    Ok(desired)
+}
+
+/// [`set_backend`] for several backends of one service: all, or none.
+///
+/// # Errors
+/// As [`set_backend`]; or none is named, or one twice.
+pub fn set_backends(
+    desired: &Desired,
+    name: &ServiceName,
+    changes: &[NamedBackendChange],
+) -> Result<Desired, CommandError> {
+    find(desired, name)?;
+    if changes.is_empty() {
+        return Err(CommandError::Invalid(format!("service {name}: no backend is named")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut changed = desired.clone();
+    for NamedBackendChange { backend, change } in changes {
+        if !seen.insert(*backend) {
+            return Err(CommandError::Invalid(format!("backend {name} {backend} is named twice")));
+        }
+        changed = set_backend(&changed, name, *backend, *change)?;
+    }
+    Ok(changed)
+}
+
+/// Changes what has no override: only a service of the command line can be told so.
+fn redeclare_backend(
+    desired: &Desired,
+    name: &ServiceName,
+    backend: SocketAddr,
+    change: BackendChange,
+) -> Result<Desired, CommandError> {
+    let owner = owned(desired, name)?;
+    existing(owner, backend)?;
+    let mut entry = render::service_to_entry(&owner.service);
+    let at = owner.service.backends.iter().position(|known| known.address == backend);
+    if let Some(declared) = at.and_then(|at| entry.backends.get_mut(at)) {
+        declared.priority = change.priority.or(declared.priority);
+        declared.max_flows = change.max_flows.or(declared.max_flows);
+    }
+    let service = validate_service(&entry).map_err(|problems| CommandError::Invalid(problems.to_string()))?;
+    let mut desired = desired.clone();
+    if let Some(entry) = desired.services.get_mut(name) {
+        entry.service = service;
+    }
     Ok(desired)
 }
 

@@ -9,7 +9,7 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::model::{AttachMode, Mode, Protocol, Scheduler};
+use crate::model::{AttachMode, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler};
 
 /// A `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +29,36 @@ pub struct ServiceEntry {
     /// The scheduler; `maglev` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
+    /// `source-hash` only: leading bits of a client's address that count; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_prefix: Option<u8>,
     /// A duration such as "5m"; `5m` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<String>,
+    /// TCP only: a duration; `1m` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_open_timeout: Option<String>,
+    /// TCP only: a duration; `30s` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing_timeout: Option<String>,
+    /// What becomes of a backend's flows when it goes down; `keep` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<OnDown>,
+    /// How new flows are refused that no backend can take; `drop` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<Refuse>,
+    /// A duration; "0s", which is off, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// Percent of backends that must be up; 0, which is off, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<u8>,
+    /// What is done below it; `all` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_action: Option<PanicAction>,
+    /// Percent of the priorities in use that must be up; 50 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_below: Option<u8>,
     /// How backends are probed; `tcp` for TCP services and `none` for UDP services where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthEntry>,
@@ -41,7 +68,7 @@ pub struct ServiceEntry {
 }
 
 /// A `[[service.backend]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendEntry {
     /// The backend's address.
@@ -52,6 +79,12 @@ pub struct BackendEntry {
     /// Its weight; 10 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
+    /// 0 is used first, 1 where too few of 0 are up; 0 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Flows above which it gets no new ones; no bound where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_flows: Option<u32>,
 }
 
 /// A `[service.health]`.

@@ -6,14 +6,16 @@ use super::{
     entry::{BackendEntry, HealthEntry, HealthKind, ServiceEntry},
     validate::format_duration,
 };
+use crate::api::schema::ServiceOptions;
 use crate::model::{
     AdminState, AgentSettings, AttachMode, Backend, Desired, DesiredService, HealthCheck, Limits, Origin,
-    Probe, Service,
+    Probe, Protocol, Service,
 };
 
 /// The service as an entry, every default filled in.
 #[must_use]
 pub fn service_to_entry(service: &Service) -> ServiceEntry {
+    let of_tcp = |text: String| (service.protocol == Protocol::Tcp).then_some(text);
     ServiceEntry {
         name: service.name.to_string(),
         address: service.address.ip().to_string(),
@@ -21,9 +23,36 @@ pub fn service_to_entry(service: &Service) -> ServiceEntry {
         protocol: service.protocol,
         mode: Some(service.mode),
         scheduler: Some(service.scheduler),
+        affinity_prefix: service.affinity_prefix,
         idle_timeout: Some(format_duration(service.idle_timeout)),
+        half_open_timeout: of_tcp(format_duration(service.half_open_timeout)),
+        closing_timeout: of_tcp(format_duration(service.closing_timeout)),
+        on_down: Some(service.on_down),
+        refuse: Some(service.refuse),
+        slow_start: Some(format_duration(service.slow_start)),
+        panic_threshold: Some(service.panic_threshold),
+        panic_action: Some(service.panic_action),
+        failover_below: Some(service.failover_below),
         health: Some(health_to_entry(&service.health)),
         backends: service.backends.iter().map(backend_to_entry).collect(),
+    }
+}
+
+/// The service's options, every default filled in that has an effect.
+#[must_use]
+pub fn service_to_options(service: &Service) -> ServiceOptions {
+    let entry = service_to_entry(service);
+    ServiceOptions {
+        affinity_prefix: entry.affinity_prefix,
+        idle_timeout: entry.idle_timeout,
+        half_open_timeout: entry.half_open_timeout,
+        closing_timeout: entry.closing_timeout,
+        on_down: entry.on_down,
+        refuse: entry.refuse,
+        slow_start: entry.slow_start,
+        panic_threshold: entry.panic_threshold,
+        panic_action: entry.panic_action,
+        failover_below: entry.failover_below,
     }
 }
 
@@ -34,6 +63,8 @@ pub fn backend_to_entry(backend: &Backend) -> BackendEntry {
         address: backend.address.ip().to_string(),
         port: Some(backend.address.port()),
         weight: Some(backend.weight),
+        priority: Some(backend.priority),
+        max_flows: (backend.max_flows > 0).then_some(backend.max_flows),
     }
 }
 
@@ -135,7 +166,16 @@ impl File {
         self.set("protocol", quote(entry.protocol.as_str()));
         self.set_some("mode", entry.mode.map(|mode| quote(mode.as_str())));
         self.set_some("scheduler", entry.scheduler.map(|scheduler| quote(scheduler.as_str())));
+        self.set_some("affinity_prefix", entry.affinity_prefix);
         self.set_some("idle_timeout", entry.idle_timeout.as_deref().map(quote));
+        self.set_some("half_open_timeout", entry.half_open_timeout.as_deref().map(quote));
+        self.set_some("closing_timeout", entry.closing_timeout.as_deref().map(quote));
+        self.set_some("on_down", entry.on_down.map(|on_down| quote(on_down.as_str())));
+        self.set_some("refuse", entry.refuse.map(|refuse| quote(refuse.as_str())));
+        self.set_some("slow_start", entry.slow_start.as_deref().map(quote));
+        self.set_some("panic_threshold", entry.panic_threshold);
+        self.set_some("panic_action", entry.panic_action.map(|action| quote(action.as_str())));
+        self.set_some("failover_below", entry.failover_below);
         if let Some(health) = &entry.health {
             self.health(health);
         }
@@ -171,6 +211,8 @@ impl File {
         self.set("address", quote(&entry.address));
         self.set_some("port", entry.port);
         self.set_some("weight", entry.weight);
+        self.set_some("priority", entry.priority);
+        self.set_some("max_flows", entry.max_flows);
     }
 
     fn line(&mut self, line: &str) {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     api::schema::BackendChange,
     model::{
-        AdminState, Backend, Desired, HealthCheck, HttpCheck, Limits, Mode, Origin, Probe, Protocol,
-        Scheduler, Service,
+        AdminState, Backend, Desired, HealthCheck, HttpCheck, Limits, Mode, OnDown, Origin, PanicAction,
+        Probe, Protocol, Refuse, Scheduler, Service,
     },
 };
 
@@ -26,11 +26,26 @@ pub(crate) fn entry(name: &str, address: &str, backends: &[&str]) -> ServiceEntr
         protocol: Protocol::Tcp,
         mode: None,
         scheduler: None,
+        affinity_prefix: None,
         idle_timeout: None,
+        half_open_timeout: None,
+        closing_timeout: None,
+        on_down: None,
+        refuse: None,
+        slow_start: None,
+        panic_threshold: None,
+        panic_action: None,
+        failover_below: None,
         health: None,
         backends: backends
             .iter()
-            .map(|address| BackendEntry { address: (*address).to_owned(), port: Some(8080), weight: None })
+            .map(|address| BackendEntry {
+                address: (*address).to_owned(),
+                port: Some(8080),
+                weight: None,
+                priority: None,
+                max_flows: None,
+            })
             .collect(),
     }
 }
@@ -97,18 +112,31 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                     .into_iter()
                     .map(|(host, offset, weight)| {
                         let port = if dsr { port } else { 8080 + offset };
-                        Backend { address: at(2, host, port), weight }
+                        // Drawn from what is drawn already: what counts is that they differ.
+                        let (priority, max_flows) = (host % 3, u32::from(offset - 1) * 1000);
+                        Backend { address: at(2, host, port), weight, priority, max_flows }
                     })
                     .collect();
                 let mut seen = std::collections::BTreeSet::new();
                 backends.retain(|backend| seen.insert(backend.address));
+                let tcp = protocol == Protocol::Tcp;
+                let seconds = |modulus| Duration::from_secs(1 + idle_seconds % modulus);
                 Service {
                     name: format!("s{number}").parse().unwrap(),
                     address: at(1, 10, port),
                     protocol,
                     mode: if dsr { Mode::Dsr } else { Mode::FullNat },
-                    scheduler: Scheduler::Maglev,
+                    scheduler: Scheduler::SourceHash,
+                    affinity_prefix: (idle_seconds % 2 == 0).then_some(24),
                     idle_timeout: Duration::from_secs(idle_seconds),
+                    half_open_timeout: if tcp { seconds(7) } else { Service::DEFAULT_HALF_OPEN_TIMEOUT },
+                    closing_timeout: if tcp { seconds(11) } else { Service::DEFAULT_CLOSING_TIMEOUT },
+                    on_down: if tcp { OnDown::Reset } else { OnDown::Rehash },
+                    refuse: if v6 { Refuse::Reject } else { Refuse::Drop },
+                    slow_start: Duration::from_millis(idle_seconds * 100),
+                    panic_threshold: (idle_seconds % 101) as u8,
+                    panic_action: if dsr { PanicAction::None } else { PanicAction::All },
+                    failover_below: (idle_seconds % 99) as u8,
                     health,
                     backends,
                 }
@@ -146,7 +174,7 @@ pub(crate) fn any_desired() -> impl Strategy<Value = Desired> {
             let (service, backend) = at.get(&all);
             let states =
                 [None, Some(AdminState::Enabled), Some(AdminState::Draining), Some(AdminState::Disabled)];
-            let change = BackendChange { weight, admin_state: states[state] };
+            let change = BackendChange { weight, admin_state: states[state], ..BackendChange::default() };
             desired = edit::set_backend(&desired, service, *backend, change).unwrap();
         }
         desired

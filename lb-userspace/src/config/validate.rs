@@ -7,6 +7,7 @@ mod agent;
 mod duration;
 mod health;
 mod limits;
+mod options;
 mod service;
 
 use std::path::Path;

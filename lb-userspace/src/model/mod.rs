@@ -13,7 +13,9 @@ pub use desired::{Desired, DesiredService, Origin, Override};
 pub use health_check::{HealthCheck, HttpCheck, Probe};
 pub use limits::Limits;
 pub use name::{InvalidServiceName, ServiceName};
-pub use service::{AdminState, Backend, Health, Mode, Protocol, Scheduler, Service};
+pub use service::{
+    AdminState, Backend, Health, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, Service,
+};
 
 use std::{net::IpAddr, path::PathBuf};
 

@@ -19,8 +19,26 @@ pub struct Service {
     pub mode: Mode,
     /// How a backend is chosen for a new flow.
     pub scheduler: Scheduler,
-    /// How long a flow without packets is remembered.
+    /// `source-hash` alone: how many leading bits of a client's address count; all of them where absent.
+    pub affinity_prefix: Option<u8>,
+    /// How long an established or UDP flow without packets is remembered.
     pub idle_timeout: Duration,
+    /// TCP: how long a connection is remembered of which no more than the SYN was seen.
+    pub half_open_timeout: Duration,
+    /// TCP: how long a connection that is over is remembered, for packets that are late.
+    pub closing_timeout: Duration,
+    /// What becomes of a backend's flows when it goes down.
+    pub on_down: OnDown,
+    /// How new flows are refused that no backend can take.
+    pub refuse: Refuse,
+    /// How long a backend that has come up takes until it has its whole share; zero: it has it at once.
+    pub slow_start: Duration,
+    /// Percent of backends, by weight, below which panic sets in; 0: never.
+    pub panic_threshold: u8,
+    /// What panic does.
+    pub panic_action: PanicAction,
+    /// Percent of the backends of the priorities in use, by weight, that must be up; below, the next is used as well.
+    pub failover_below: u8,
     /// How backends are probed.
     pub health: HealthCheck,
     /// No address and port twice; all of the service's IP version.
@@ -28,6 +46,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// [`Service::idle_timeout`] where none is given.
+    pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+    /// [`Service::half_open_timeout`] where none is given: time for a client's retransmissions.
+    pub const DEFAULT_HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+    /// [`Service::closing_timeout`] where none is given.
+    pub const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
+    /// [`Service::failover_below`] where none is given.
+    pub const DEFAULT_FAILOVER_BELOW: u8 = 50;
+
     /// The backend at `address`.
     #[must_use]
     pub fn backend(&self, address: SocketAddr) -> Option<&Backend> {
@@ -42,9 +69,15 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Share of new flows relative to the other backends: 0 (none) to [`Backend::MAX_WEIGHT`].
     pub weight: u16,
+    /// 0 is used first, 1 where too few of 0 are up, and so on to [`Backend::MAX_PRIORITY`].
+    pub priority: u8,
+    /// Flows above which it gets no new ones; 0: no bound.
+    pub max_flows: u32,
 }
 
 impl Backend {
+    /// The last priority.
+    pub const MAX_PRIORITY: u8 = 15;
     /// The largest weight.
     pub const MAX_WEIGHT: u16 = 1000;
     /// The weight of a backend for which none is given.
@@ -108,6 +141,44 @@ words! {
     Scheduler {
         /// Consistent hashing of the client's address and port (Maglev).
         Maglev => "maglev",
+        /// Consistent hashing of the client's address: all its flows go one way.
+        SourceHash => "source-hash",
+        /// One after the other, by weight.
+        RoundRobin => "round-robin",
+        /// Of two that hashing picks the one with fewer flows for its weight.
+        LeastConn => "least-conn",
+    }
+}
+
+words! {
+    /// What becomes of a backend's flows when probes say that it is down.
+    OnDown {
+        /// Connections stay with it; SYNs and datagrams go elsewhere.
+        Keep => "keep",
+        /// All go elsewhere.
+        Rehash => "rehash",
+        /// Connections are answered by a RST, so that clients connect again at once.
+        Reset => "reset",
+    }
+}
+
+words! {
+    /// How a new flow is refused that no backend can take.
+    Refuse {
+        /// Its packets are dropped: clients try again until they give up.
+        Drop => "drop",
+        /// Its packets are answered by a RST, or by "port unreachable" over ICMP.
+        Reject => "reject",
+    }
+}
+
+words! {
+    /// What is done when fewer backends are up than the panic threshold asks for.
+    PanicAction {
+        /// All are used, whatever probes say.
+        All => "all",
+        /// None gets new flows.
+        None => "none",
     }
 }
 

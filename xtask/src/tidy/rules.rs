@@ -47,6 +47,7 @@ pub(super) const BANS: &[Ban] = &[
             "lb-userspace/src/config",
             "lb-userspace/src/health/fsm",
             "lb-userspace/src/model",
+            "lb-userspace/src/placement",
             "lb-userspace/src/ring",
         ],
         except: &[],

@@ -2,43 +2,18 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Instant};
 
-use super::*;
+use super::{
+    testing::{BACKENDS, desired, facts_of, next_hop},
+    *,
+};
 use crate::{
-    config::{entry::ServiceEntry, validate::validate_service},
     health::HealthEvent,
-    model::{Origin, Override},
+    model::{OnDown, Override},
     neigh::{self, NextHopEvent, Unresolved},
 };
 
-const BACKEND: &str = "10.2.0.11:80";
-
 fn backend() -> SocketAddr {
-    BACKEND.parse().expect("an address and a port")
-}
-
-fn desired(mode: &str) -> Desired {
-    let entry: ServiceEntry = serde_json::from_value(serde_json::json!({
-        "name": "web", "address": "10.1.0.10", "port": 80, "protocol": "tcp", "mode": mode,
-        "backend": [{ "address": "10.2.0.11" }, { "address": "10.2.0.12" }],
-    }))
-    .expect("a service");
-    let service = validate_service(&entry).expect("a valid service");
-    let name = service.name.clone();
-    let entry = DesiredService { service, origin: Origin::Cli, overrides: std::collections::BTreeMap::new() };
-    Desired { services: [(name, entry)].into() }
-}
-
-fn next_hop(on_link: bool) -> neigh::NextHop {
-    neigh::NextHop {
-        ifindex: 7,
-        interface: "eth1".to_owned(),
-        gateway: "10.2.0.11".parse().expect("an address"),
-        on_link,
-        mac: [2, 0, 0, 0, 0, 11],
-        source_mac: [2, 0, 0, 0, 0, 1],
-        source: Some("10.2.0.1".parse().expect("an address")),
-        mtu: 1500,
-    }
+    BACKENDS[0].parse().expect("an address and a port")
 }
 
 /// Facts about the first backend: up, and reached by `result`.
@@ -56,8 +31,35 @@ fn facts(desired: &Desired, health: Health, result: Result<neigh::NextHop, Unres
     facts
 }
 
+/// The plan, where nothing was decided before.
+fn plan_anew(desired: &Desired, facts: &Facts) -> Vec<WantedService> {
+    let mut placements = Placements::default();
+    placements.decide(desired, facts, &|_, _| None, Instant::now());
+    plan(desired, facts, &placements)
+}
+
 fn first(desired: &Desired, facts: &Facts) -> WantedBackend {
-    plan(desired, facts)[0].backends[0].clone()
+    plan_anew(desired, facts)[0].backends[0].clone()
+}
+
+#[test]
+fn on_down_decides_over_the_flows_of_the_dead_and_of_nobody_else() {
+    for (on_down, dead) in [
+        (OnDown::Keep, (true, true, false)),
+        (OnDown::Rehash, (false, true, false)),
+        (OnDown::Reset, (true, true, true)),
+    ] {
+        let mut desired = desired("full-nat");
+        desired.services.values_mut().for_each(|entry| entry.service.on_down = on_down);
+        for (health, expected) in [
+            (Health::Down, dead),
+            (Health::Checking, (true, true, false)),
+            (Health::Up, (true, false, false)),
+        ] {
+            let wanted = first(&desired, &facts_of(&desired, [health, Health::Up]));
+            assert_eq!((wanted.usable, wanted.down, wanted.reset), expected, "{on_down}, {health}");
+        }
+    }
 }
 
 #[test]
@@ -147,8 +149,8 @@ fn named_source_addresses_of_the_same_version_are_all_used() {
 #[test]
 fn health_does_not_change_a_ring_s_size() {
     let desired = desired("full-nat");
-    let up = plan(&desired, &facts(&desired, Health::Up, Ok(next_hop(true))));
-    let down = plan(&desired, &facts(&desired, Health::Down, Ok(next_hop(true))));
+    let up = plan_anew(&desired, &facts(&desired, Health::Up, Ok(next_hop(true))));
+    let down = plan_anew(&desired, &facts(&desired, Health::Down, Ok(next_hop(true))));
     assert_eq!(up[0].ring_slots, down[0].ring_slots);
     assert!(up[0].ring_slots > 0);
 }

@@ -13,8 +13,13 @@ pub(crate) struct NewBackend {
 
 impl NewBackend {
     /// The request for it.
-    pub(crate) fn entry(self, weight: Option<u16>) -> BackendEntry {
-        BackendEntry { address: self.address.to_string(), port: self.port, weight }
+    pub(crate) fn entry(
+        self,
+        weight: Option<u16>,
+        priority: Option<u8>,
+        max_flows: Option<u32>,
+    ) -> BackendEntry {
+        BackendEntry { address: self.address.to_string(), port: self.port, weight, priority, max_flows }
     }
 }
 
@@ -68,6 +73,23 @@ pub(super) fn weighted_backend(text: &str) -> Result<WeightedBackend, String> {
         return Ok(WeightedBackend { backend: new_backend(text)?, weight: None });
     };
     Ok(WeightedBackend { backend: new_backend(address)?, weight: Some(weight(text)?) })
+}
+
+/// `ADDRESS:PORT[=WEIGHT]`: a backend that is there, and perhaps its new weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReweightedBackend {
+    pub(crate) backend: SocketAddr,
+    pub(crate) weight: Option<u16>,
+}
+
+/// Reads `ADDRESS:PORT[=WEIGHT]`.
+pub(super) fn reweighted_backend(text: &str) -> Result<ReweightedBackend, String> {
+    match text.split_once('=') {
+        None => Ok(ReweightedBackend { backend: backend_address(text)?, weight: None }),
+        Some((address, text)) => {
+            Ok(ReweightedBackend { backend: backend_address(address)?, weight: Some(weight(text)?) })
+        }
+    }
 }
 
 /// Reads an address without a port.

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, Subcommand};
 
 use super::{
-    address::{NewBackend, backend_address, new_backend, weight},
+    address::{NewBackend, ReweightedBackend, backend_address, new_backend, reweighted_backend, weight},
     client::ClientArgs,
 };
-use crate::model::ServiceName;
+use crate::model::{Backend, ServiceName};
 
 pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
@@ -28,9 +28,13 @@ EXAMPLES:
 const SET_EXAMPLES: &str = "\
 EXAMPLES:
   flowgate backend set web 10.2.0.11:8080 --weight 20
-  flowgate backend set web 10.2.0.11:8080 --weight 0
+  flowgate backend set web 10.2.0.11:8080 10.2.0.12:8080 --weight 0
+  flowgate backend set web 10.2.0.11:8080=99 10.2.0.12:8080=1
+  flowgate backend set web 10.2.0.11:8080 --max-flows 2000
 
-The weight is in force until `flowgate backend reset`, also over restarts.";
+Several backends change at once: no packet sees one changed and another not.
+Weights are in force until `flowgate backend reset`, also over restarts.
+Priority and max-flows of a service that the file declares are changed there.";
 
 const DRAIN_EXAMPLES: &str = "\
 EXAMPLES:
@@ -55,7 +59,7 @@ pub(crate) enum BackendCommand {
     /// Show one backend
     #[command(after_help = "EXAMPLES:\n  flowgate backend show web 10.2.0.11:8080")]
     Show(BackendArgs),
-    /// Change a backend's weight
+    /// Change backends: weights, priority, bounds
     #[command(after_help = SET_EXAMPLES)]
     Set(BackendSetArgs),
     /// Give a backend no new flows; old ones go on
@@ -86,8 +90,18 @@ pub(crate) struct BackendAddArgs {
     /// Share of new flows relative to the other backends, 0 to 1000 [default: 10]
     #[arg(long, value_parser = weight)]
     pub(crate) weight: Option<u16>,
+    /// 0 is used first, 1 where too few of 0 are up, and so on to 15 [default: 0]
+    #[arg(long, value_parser = priority())]
+    pub(crate) priority: Option<u8>,
+    /// Flows above which it gets no new ones [default: no bound]
+    #[arg(long, value_name = "FLOWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_flows: Option<u32>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+fn priority() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(..=i64::from(Backend::MAX_PRIORITY))
 }
 
 /// `flowgate backend list`.
@@ -116,12 +130,18 @@ pub(crate) struct BackendArgs {
 pub(crate) struct BackendSetArgs {
     /// The service
     pub(crate) service: ServiceName,
-    /// The backend
-    #[arg(value_name = "ADDRESS:PORT", value_parser = backend_address)]
-    pub(crate) backend: SocketAddr,
+    /// The backends, each with its new weight if --weight is not for all
+    #[arg(value_name = "ADDRESS:PORT[=WEIGHT]", required = true, value_parser = reweighted_backend)]
+    pub(crate) backends: Vec<ReweightedBackend>,
     /// Share of new flows relative to the other backends, 0 to 1000
     #[arg(long, value_parser = weight)]
-    pub(crate) weight: u16,
+    pub(crate) weight: Option<u16>,
+    /// 0 is used first, 1 where too few of 0 are up, and so on to 15
+    #[arg(long, value_parser = priority())]
+    pub(crate) priority: Option<u8>,
+    /// Flows above which it gets no new ones; 0 for no bound
+    #[arg(long, value_name = "FLOWS")]
+    pub(crate) max_flows: Option<u32>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

@@ -13,8 +13,9 @@ mod tests;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    address::ReweightedBackend,
     agent::AgentArgs,
-    backend::{BackendArgs, BackendCommand, DrainArgs},
+    backend::{BackendArgs, BackendCommand, BackendSetArgs, DrainArgs},
     client::{ClientArgs, Output},
     config::ConfigCommand,
     detach::DetachArgs,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::entry::HealthKind,
-    model::{Mode, Protocol, Scheduler, ServiceName},
+    model::{Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, ServiceName},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,12 +29,16 @@ EXAMPLES:
       --health-type http --health-path /healthz --health-port 8081
   flowgate service add dns --address 10.1.0.53 --port 53 --protocol udp \\
       --mode dsr --idle-timeout 10s
+  flowgate service add db --address 10.1.0.20 --port 5432 --protocol tcp \\
+      --scheduler least-conn --on-down reset --refuse reject
 
 A service made here is kept in the agent's state directory.
 One that the configuration file declares can only be changed there.";
 
 const SET_EXAMPLES: &str = "\
 EXAMPLES:
+  flowgate service set web --scheduler source-hash --affinity-prefix 24
+  flowgate service set web --slow-start 1m --panic-threshold 40
   flowgate service set web --idle-timeout 10m
   flowgate service set web --health-type http --health-path /healthz
   flowgate service set web --health-interval 500ms --health-timeout 250ms";
@@ -128,9 +132,37 @@ pub(crate) struct ServiceOptions {
     /// How a backend is chosen for a new flow [a new service: maglev]
     #[arg(long, value_enum)]
     pub(crate) scheduler: Option<Scheduler>,
-    /// How long a flow without packets is remembered [a new service: 5m]
+    /// source-hash: how many leading bits of a client's address count, so that a network sticks together [a new
+    /// service: all]
+    #[arg(long, value_name = "BITS")]
+    pub(crate) affinity_prefix: Option<u8>,
+    /// How long an established or UDP flow without packets is remembered [a new service: 5m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) idle_timeout: Option<String>,
+    /// tcp: how long a connection is remembered that has not got beyond its SYN [a new service: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) half_open_timeout: Option<String>,
+    /// tcp: how long a connection that is over is remembered, for late packets [a new service: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) closing_timeout: Option<String>,
+    /// What becomes of a backend's flows when it goes down [a new service: keep]
+    #[arg(long, value_enum)]
+    pub(crate) on_down: Option<OnDown>,
+    /// How new flows are refused that no backend can take [a new service: drop]
+    #[arg(long, value_enum)]
+    pub(crate) refuse: Option<Refuse>,
+    /// How long a backend that comes up takes to its whole share; 0s for at once [a new service: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) slow_start: Option<String>,
+    /// Percent of backends that must be up, else panic sets in; 0 for never [a new service: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) panic_threshold: Option<u8>,
+    /// In panic, use all backends whatever probes say, or none [a new service: all]
+    #[arg(long, value_enum)]
+    pub(crate) panic_action: Option<PanicAction>,
+    /// Percent of a priority's backends that must be up, else the next priority is used as well [a new service: 50]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) failover_below: Option<u8>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]

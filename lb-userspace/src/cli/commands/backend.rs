@@ -1,9 +1,9 @@
 //! `flowgate backend`.
 
 use crate::{
-    api::schema::BackendChange,
+    api::schema::{BackendChange, BackendsChange, NamedBackendChange},
     cli::{
-        args::{BackendArgs, BackendCommand},
+        args::{BackendArgs, BackendCommand, BackendSetArgs, ReweightedBackend},
         commands::drain,
         failure::Failure,
         render,
@@ -21,22 +21,23 @@ pub(super) async fn run(command: BackendCommand, terminal: &mut Terminal<'_>) ->
         BackendCommand::Show(args) => return show(args, terminal).await,
         BackendCommand::Drain(args) => return drain::run(args, terminal).await,
         BackendCommand::Add(args) => {
-            let entry = args.backend.entry(args.weight);
+            let entry = args.backend.entry(args.weight, args.priority, args.max_flows);
             let changed = args.client.client().backend_add(&args.service, &entry).await?;
             (args.client, changed)
         }
         BackendCommand::Set(args) => {
-            let change = BackendChange { weight: Some(args.weight), admin_state: None };
-            let changed = args.client.client().backend_set(&args.service, args.backend, &change).await?;
+            let change = changes(&args)?;
+            let changed = args.client.client().backends_set(&args.service, &change).await?;
             (args.client, changed)
         }
         BackendCommand::Enable(args) => {
-            let change = BackendChange { weight: None, admin_state: Some(AdminState::Enabled) };
+            let change = BackendChange { admin_state: Some(AdminState::Enabled), ..BackendChange::default() };
             let changed = args.client.client().backend_set(&args.service, args.backend, &change).await?;
             (args.client, changed)
         }
         BackendCommand::Disable(args) => {
-            let change = BackendChange { weight: None, admin_state: Some(AdminState::Disabled) };
+            let change =
+                BackendChange { admin_state: Some(AdminState::Disabled), ..BackendChange::default() };
             let changed = args.client.client().backend_set(&args.service, args.backend, &change).await?;
             (args.client, changed)
         }
@@ -50,6 +51,27 @@ pub(super) async fn run(command: BackendCommand, terminal: &mut Terminal<'_>) ->
         }
     };
     terminal.answer(client.output, &changed, render::changed)
+}
+
+/// What `backend set` asks for; every backend must have something to change.
+fn changes(args: &BackendSetArgs) -> Result<BackendsChange, Failure> {
+    let change_of = |named: &ReweightedBackend| {
+        let change = BackendChange {
+            weight: named.weight.or(args.weight),
+            admin_state: None,
+            priority: args.priority,
+            max_flows: args.max_flows,
+        };
+        if change == BackendChange::default() {
+            let backend = named.backend;
+            return Err(Failure::Usage(format!(
+                "nothing to set on {backend}: write {backend}=WEIGHT, or add --weight, --priority or --max-flows"
+            )));
+        }
+        Ok(NamedBackendChange { backend: named.backend, change })
+    };
+    let backends = args.backends.iter().map(change_of).collect::<Result<_, _>>()?;
+    Ok(BackendsChange { backends })
 }
 
 async fn show(args: BackendArgs, terminal: &mut Terminal<'_>) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: DrainArgs, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let client = args.client.client();
-    let change = BackendChange { weight: None, admin_state: Some(AdminState::Draining) };
+    let change = BackendChange { admin_state: Some(AdminState::Draining), ..BackendChange::default() };
     let changed = client.backend_set(&args.service, args.backend, &change).await?;
     terminal.answer(args.client.output, &changed, render::changed)?;
     if !args.wait {

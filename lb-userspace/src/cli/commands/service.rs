@@ -44,9 +44,22 @@ async fn add(args: ServiceAddArgs, terminal: &mut Terminal<'_>) -> Result<(), Fa
         protocol: args.protocol,
         mode: args.options.mode,
         scheduler: args.options.scheduler,
+        affinity_prefix: args.options.affinity_prefix,
         idle_timeout: args.options.idle_timeout,
+        half_open_timeout: args.options.half_open_timeout,
+        closing_timeout: args.options.closing_timeout,
+        on_down: args.options.on_down,
+        refuse: args.options.refuse,
+        slow_start: args.options.slow_start,
+        panic_threshold: args.options.panic_threshold,
+        panic_action: args.options.panic_action,
+        failover_below: args.options.failover_below,
         health,
-        backends: args.backends.iter().map(|backend| backend.backend.entry(backend.weight)).collect(),
+        backends: args
+            .backends
+            .iter()
+            .map(|backend| backend.backend.entry(backend.weight, None, None))
+            .collect(),
     };
     let changed = args.client.client().service_add(&entry).await?;
     terminal.answer(args.client.output, &changed, render::changed)
@@ -58,7 +71,16 @@ async fn set(args: ServiceSetArgs, terminal: &mut Terminal<'_>) -> Result<(), Fa
     let mut change = ServiceChange {
         mode: options.mode,
         scheduler: options.scheduler,
+        affinity_prefix: options.affinity_prefix,
         idle_timeout: options.idle_timeout,
+        half_open_timeout: options.half_open_timeout,
+        closing_timeout: options.closing_timeout,
+        on_down: options.on_down,
+        refuse: options.refuse,
+        slow_start: options.slow_start,
+        panic_threshold: options.panic_threshold,
+        panic_action: options.panic_action,
+        failover_below: options.failover_below,
         health: None,
     };
     if args.health != HealthArgs::default() {
@@ -68,8 +90,7 @@ async fn set(args: ServiceSetArgs, terminal: &mut Terminal<'_>) -> Result<(), Fa
         change.health = Some(changed_check(Some(current), kind, args.health));
     }
     if change == ServiceChange::default() {
-        let error =
-            "nothing to set: name at least one of --mode, --scheduler, --idle-timeout and --health-...";
+        let error = "nothing to set: name at least one option; `flowgate service set --help` lists them";
         return Err(Failure::Usage(error.to_owned()));
     }
     let changed = client.service_set(&args.name, &change).await?;

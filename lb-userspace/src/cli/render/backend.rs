@@ -48,13 +48,18 @@ pub(crate) fn backend(row: &BackendRow, paint: Paint) -> String {
         || "not known".to_owned(),
         |hop| format!("{} ({}) by {}", hop.address, hop.mac, hop.interface),
     );
-    let new_flows =
-        if row.active { format!("{} of the service's", percent(row.share)) } else { "none".to_owned() };
+    let new_flows = if row.active {
+        format!("{} of the service's{}", percent(row.share), starting(row))
+    } else {
+        "none".to_owned()
+    };
     let overridden = if row.overridden { "yes, until `flowgate backend reset`" } else { "no" };
     let mut about = vec![
         ("health", format!("{} for {}{because}", row.health, span(row.health_since_seconds))),
         ("admin state", row.admin_state.to_string()),
         ("weight", row.weight.to_string()),
+        ("priority", row.priority.to_string()),
+        ("bound", row.max_flows.map_or("none".to_owned(), |flows| format!("{flows} flows"))),
         ("overridden", overridden.to_owned()),
         ("new flows", new_flows),
         ("next hop", next_hop),
@@ -62,6 +67,13 @@ pub(crate) fn backend(row: &BackendRow, paint: Paint) -> String {
     ];
     about.extend(traffic(row.totals));
     facts(paint, &title, &about)
+}
+
+fn starting(row: &BackendRow) -> String {
+    if row.slow_start >= 1.0 {
+        return String::new();
+    }
+    format!(", {} of its share while it starts slowly", percent(row.slow_start))
 }
 
 fn cells(row: &BackendRow) -> [String; 6] {
@@ -86,6 +98,16 @@ fn notes(rows: &[BackendRow]) -> String {
         let backend = row.socket_address();
         let reason = plain(&row.health_reason);
         format!("{} {backend} is {} for {for_so_long}: {reason}\n", row.service, row.health)
+    }));
+    lines.extend(
+        rows.iter()
+            .filter(|row| row.active && row.slow_start < 1.0)
+            .map(|row| format!("{} {} starts slowly{}\n", row.service, row.socket_address(), starting(row))),
+    );
+    let is_full = |row: &&BackendRow| row.max_flows.is_some_and(|bound| row.flows >= u64::from(bound));
+    lines.extend(rows.iter().filter(is_full).map(|row| {
+        let (service, backend) = (&row.service, row.socket_address());
+        format!("{service} {backend} has all the flows that it may have: {}\n", row.flows)
     }));
     if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }

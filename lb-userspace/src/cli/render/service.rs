@@ -10,9 +10,9 @@ use super::{
     units::{si, with_unit},
 };
 use crate::{
-    api::schema::{FlowTotals, ServiceDetail, ServiceRow},
+    api::schema::{FlowTotals, ServiceDetail, ServiceOptions, ServiceRow},
     config::entry::{HealthEntry, HealthKind},
-    model::Origin,
+    model::{OnDown, Origin, PanicAction, Refuse},
 };
 
 /// One line for each service.
@@ -62,7 +62,8 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
         ("address", place(row)),
         ("mode", row.mode.to_string()),
         ("scheduler", row.scheduler.to_string()),
-        ("idle timeout", detail.idle_timeout.clone()),
+        ("flows kept", timeouts(&detail.options)),
+        ("new flows", new_flows(detail)),
         ("health check", health_check(&detail.health_check)),
         ("declared", declared),
         ("backends", format!("{} up", up_of_all(row))),
@@ -73,6 +74,43 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
     about.push(("rate", rate));
     let about = facts(paint, &format!("service {}", row.name), &about);
     format!("{about}\n{}", members(&detail.backend, &row.name, paint))
+}
+
+/// How long flows without packets are remembered, and what becomes of those of a backend that goes down.
+fn timeouts(options: &ServiceOptions) -> String {
+    let mut text = format!("{} idle", options.idle_timeout.as_deref().unwrap_or("?"));
+    if let Some(half_open) = &options.half_open_timeout {
+        text += &format!(", {half_open} half-open");
+    }
+    if let Some(closing) = &options.closing_timeout {
+        text += &format!(", {closing} closing");
+    }
+    match options.on_down {
+        Some(OnDown::Rehash) => text + "; moved from a backend that is down",
+        Some(OnDown::Reset) => text + "; reset where a backend is down",
+        _ => text + "; also where a backend is down",
+    }
+}
+
+/// Who gets new flows, in words.
+fn new_flows(detail: &ServiceDetail) -> String {
+    let options = &detail.options;
+    let mut text = match (detail.panic, options.panic_action) {
+        (true, Some(PanicAction::None)) => "to nobody: panic, too few backends are up".to_owned(),
+        (true, _) => "to all backends: panic, too few are up".to_owned(),
+        (false, _) => {
+            let used: Vec<_> = detail.priorities.iter().map(u8::to_string).collect();
+            format!("to priority {}", if used.is_empty() { "0".to_owned() } else { used.join(" and ") })
+        }
+    };
+    if let Some(bits) = options.affinity_prefix {
+        text += &format!(", a /{bits} of clients to one backend");
+    }
+    if let Some(slow_start) = options.slow_start.as_deref().filter(|slow_start| *slow_start != "0s") {
+        text += &format!(", slowly for {slow_start} at first");
+    }
+    let refusal = if options.refuse == Some(Refuse::Reject) { "rejected" } else { "dropped" };
+    text + &format!("; {refusal} where nobody can take them")
 }
 
 /// What came from clients, and what went back to them.

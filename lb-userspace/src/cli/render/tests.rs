@@ -28,9 +28,9 @@ fn the_status_screen() {
 agent 0.1.0, pid 812, up for 3h 12m, took over a running data plane
 configuration file: /etc/flowgate/flowgate.toml
 
-INTERFACE  XDP                FORWARDED  PASSED  DROPPED
-eth0       native                 1.23M      12        0
-eth1       no such interface          0       0        0
+INTERFACE  XDP                FORWARDED  PASSED  ANSWERED  DROPPED
+eth0       native                 1.23M      12         3        0
+eth1       no such interface          0       0         0        0
 
 SERVICE  ADDRESS                MODE       UP  FLOWS  PACKETS/S  BITS/S
 dns      [2001:db8::53]:53/udp  dsr       0/0      0          0       0
@@ -111,7 +111,8 @@ service web
   address       10.1.0.10:80/tcp
   mode          full-nat
   scheduler     maglev
-  idle timeout  5m
+  flows kept    5m idle, 1m half-open, 30s closing; also where a backend is down
+  new flows     to priority 0; dropped where nobody can take them
   health check  http /healthz, status 200-399, every 2s, timeout 1s, rise 2, fall 3
   declared      /etc/flowgate/flowgate.toml:12
   backends      1/3 up
@@ -143,6 +144,8 @@ backend web 10.2.0.12:8080
   health        down for 3m 12s: connection refused
   admin state   enabled
   weight        10
+  priority      0
+  bound         none
   overridden    no
   new flows     none
   next hop      not known
@@ -160,6 +163,8 @@ backend web 10.2.0.13:8080
   health        up for 3h 3m
   admin state   draining
   weight        100
+  priority      0
+  bound         none
   overridden    yes, until `flowgate backend reset`
   new flows     none
   next hop      10.2.0.11 (02:00:00:00:00:11) by eth0

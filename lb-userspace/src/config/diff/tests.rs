@@ -25,7 +25,11 @@ fn each_change_is_one_line() {
     assert_eq!(lines(&none, &one), ["service web added"]);
     assert_eq!(lines(&one, &none), ["service web removed"]);
 
-    let change = BackendChange { weight: Some(20), admin_state: Some(AdminState::Draining) };
+    let change = BackendChange {
+        weight: Some(20),
+        admin_state: Some(AdminState::Draining),
+        ..BackendChange::default()
+    };
     let overridden = edit::set_backend(&one, &web, backend, change).unwrap();
     assert_eq!(
         lines(&one, &overridden),
@@ -39,7 +43,8 @@ fn each_change_is_one_line() {
     let set = edit::set_service(&one, &web, &change, &limits).unwrap();
     assert_eq!(lines(&one, &set), ["service web: idle_timeout 5m -> 1m"]);
 
-    let entry = BackendEntry { address: "10.2.0.12".to_owned(), port: None, weight: None };
+    let entry =
+        BackendEntry { address: "10.2.0.12".to_owned(), port: None, weight: None, ..BackendEntry::default() };
     let two = edit::add_backend(&one, &web, &entry, &limits).unwrap();
     assert_eq!(lines(&one, &two), ["backend web 10.2.0.12:80 added"]);
     assert_eq!(lines(&two, &one), ["backend web 10.2.0.12:80 removed"]);
@@ -56,7 +61,7 @@ fn a_declared_weight_that_an_override_hides_is_told() {
     let mut web = service("web", "10.1.0.10", &["10.2.0.11"]);
     let old =
         edit::replace_file_services(&Desired::default(), vec![(web.clone(), in_file(3))], &limits).unwrap();
-    let change = BackendChange { weight: Some(20), admin_state: None };
+    let change = BackendChange { weight: Some(20), admin_state: None, ..BackendChange::default() };
     let old = edit::set_backend(&old, &web.name, web.backends[0].address, change).unwrap();
     web.backends[0].weight = 30;
     let new = edit::replace_file_services(&old, vec![(web, in_file(3))], &limits).unwrap();
@@ -85,7 +90,7 @@ proptest! {
     fn an_override_is_told_and_told_back(desired in any_desired(), weight in 0_u16..=1000) {
         for entry in desired.services.values() {
             let Some(backend) = entry.service.backends.first() else { continue };
-            let change = BackendChange { weight: Some(weight), admin_state: None };
+            let change = BackendChange { weight: Some(weight), admin_state: None, ..BackendChange::default() };
             let set = edit::set_backend(&desired, &entry.service.name, backend.address, change).unwrap();
             let changes = diff(&desired, &set);
             prop_assert_eq!(changes.len(), usize::from(entry.weight(backend.address) != weight));

@@ -19,11 +19,11 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn weight(weight: u16) -> BackendChange {
-    BackendChange { weight: Some(weight), admin_state: None }
+    BackendChange { weight: Some(weight), admin_state: None, ..BackendChange::default() }
 }
 
 fn backend(address: &str, port: Option<u16>) -> BackendEntry {
-    BackendEntry { address: address.to_owned(), port, weight: None }
+    BackendEntry { address: address.to_owned(), port, weight: None, ..BackendEntry::default() }
 }
 
 /// `web` of the file and `db` of the command line.
@@ -154,9 +154,14 @@ fn backends_come_and_go_with_their_overrides() {
 fn an_override_that_says_the_same_is_none() {
     let desired = two();
     let (web, at) = (name("web"), address("10.2.0.11:8080"));
-    let drain = BackendChange { weight: Some(20), admin_state: Some(AdminState::Draining) };
+    let drain = BackendChange {
+        weight: Some(20),
+        admin_state: Some(AdminState::Draining),
+        ..BackendChange::default()
+    };
     let drained = set_backend(&desired, &web, at, drain).unwrap();
-    let enable = BackendChange { weight: None, admin_state: Some(AdminState::Enabled) };
+    let enable =
+        BackendChange { weight: None, admin_state: Some(AdminState::Enabled), ..BackendChange::default() };
     let enabled = set_backend(&drained, &web, at, enable).unwrap();
     assert_eq!(enabled.services[&web].overrides[&at], Override { weight: Some(20), admin_state: None });
     assert_eq!(set_backend(&enabled, &web, at, weight(10)).unwrap(), desired);

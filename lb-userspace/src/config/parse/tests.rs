@@ -113,7 +113,14 @@ fn unknown_words_list_what_there_is() {
             "mode = \"full_nat\"\n",
             "unknown mode `full_nat`: did you mean `full-nat`? there is `full-nat` and `dsr`",
         ),
-        ("scheduler = \"round-robin\"\n", "unknown scheduler `round-robin`: there is `maglev`"),
+        (
+            "scheduler = \"rr\"\n",
+            "unknown scheduler `rr`: there is `maglev`, `source-hash`, `round-robin` and `least-conn`",
+        ),
+        (
+            "on_down = \"kep\"\n",
+            "unknown on_down `kep`: did you mean `keep`? there is `keep`, `rehash` and `reset`",
+        ),
     ];
     for (rest, expected) in cases {
         let prefix = "flowgate.toml:6:";

@@ -30,7 +30,11 @@ fn settings() -> AgentSettings {
 fn what_is_in_force_is_shown_with_where_it_comes_from() {
     let file = vec![(service("web", "10.1.0.10", &["10.2.0.11", "10.2.0.12"]), in_file(12))];
     let desired = edit::replace_file_services(&Desired::default(), file, &Limits::default()).unwrap();
-    let change = BackendChange { weight: Some(20), admin_state: Some(AdminState::Draining) };
+    let change = BackendChange {
+        weight: Some(20),
+        admin_state: Some(AdminState::Draining),
+        ..BackendChange::default()
+    };
     let backend = "10.2.0.11:8080".parse().unwrap();
     let desired = edit::set_backend(&desired, &"web".parse().unwrap(), backend, change).unwrap();
     let expected = r#"
@@ -43,6 +47,14 @@ protocol = "tcp"
 mode = "full-nat"
 scheduler = "maglev"
 idle_timeout = "5m"
+half_open_timeout = "1m"
+closing_timeout = "30s"
+on_down = "keep"
+refuse = "drop"
+slow_start = "0s"
+panic_threshold = 0
+panic_action = "all"
+failover_below = 50
 
 [service.health]
 type = "tcp"
@@ -57,11 +69,13 @@ fall = 3
 address = "10.2.0.11"
 port = 8080
 weight = 20
+priority = 0
 
 [[service.backend]]
 address = "10.2.0.12"
 port = 8080
 weight = 10
+priority = 0
 "#;
     let shown = render(&settings(), &Limits::default(), &desired);
     assert!(shown.ends_with(expected), "{shown}");

@@ -1,24 +1,16 @@
 //! `[[service]]` and its `[[service.backend]]`s.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{address, duration, health};
+use super::{address, health, options};
 use crate::{
     config::{
         entry::{BackendEntry, ServiceEntry},
         error::{Problem, Problems, Scope},
         together::Claim,
     },
-    model::{Backend, Mode, Scheduler, Service, ServiceName},
+    model::{Backend, Mode, PanicAction, Refuse, Service, ServiceName},
 };
-
-const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// The data plane counts ages in 16 bits of about a second each.
-const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 3600);
-const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 
 /// What came out of an entry.
 pub(super) struct Draft {
@@ -34,10 +26,7 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
     let name = problems.keep(name);
     let ip = problems.keep(address::unicast(&entry.address, "address", scope));
     let port = problems.keep(service_port(entry.port, scope));
-    let idle_timeout = entry.idle_timeout.as_deref().map_or(Ok(IDLE_TIMEOUT_DEFAULT), |text| {
-        duration::parse(text, "idle_timeout", &(IDLE_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX), scope)
-    });
-    let idle_timeout = problems.keep(idle_timeout);
+    let options = options::validate(entry, ip, scope, problems);
     let health_scope = scope.part("health", ["health".into()]);
     let health = health::validate(entry.health.as_ref(), entry.protocol, &health_scope, problems);
     let mode = entry.mode.unwrap_or(Mode::FullNat);
@@ -51,13 +40,23 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
         backends: backends.iter().map(|backend| backend.map(|backend| backend.address)).collect(),
     };
     let whole = || {
+        let options = options?;
         Some(Service {
             name: name?,
             address: front?,
             protocol: entry.protocol,
             mode,
-            scheduler: entry.scheduler.unwrap_or(Scheduler::Maglev),
-            idle_timeout: idle_timeout?,
+            scheduler: options.scheduler,
+            affinity_prefix: entry.affinity_prefix,
+            idle_timeout: options.idle_timeout,
+            half_open_timeout: options.half_open_timeout,
+            closing_timeout: options.closing_timeout,
+            on_down: options.on_down,
+            refuse: entry.refuse.unwrap_or(Refuse::Drop),
+            slow_start: options.slow_start,
+            panic_threshold: options.panic_threshold,
+            panic_action: entry.panic_action.unwrap_or(PanicAction::All),
+            failover_below: options.failover_below,
             health: health?,
             backends: backends.into_iter().collect::<Option<_>>()?,
         })
@@ -115,7 +114,9 @@ fn backend(entry: &BackendEntry, front: Front, scope: &Scope, problems: &mut Pro
     let ip = problems.keep(ip);
     let port = problems.keep(backend_port(entry.port, front, scope));
     let weight = problems.keep(weight(entry.weight, scope));
-    Some(Backend { address: SocketAddr::new(ip?, port??), weight: weight? })
+    let priority = problems.keep(priority(entry.priority, scope));
+    let address = SocketAddr::new(ip?, port??);
+    Some(Backend { address, weight: weight?, priority: priority?, max_flows: entry.max_flows.unwrap_or(0) })
 }
 
 fn same_version(ip: IpAddr, front: Front, scope: &Scope) -> Result<IpAddr, Problem> {
@@ -158,6 +159,17 @@ fn weight(weight: Option<u16>, scope: &Scope) -> Result<u16, Problem> {
         Some(message) => Err(scope.problem("weight", message)),
         None => Ok(weight),
     }
+}
+
+fn priority(priority: Option<u8>, scope: &Scope) -> Result<u8, Problem> {
+    let (priority, max) = (priority.unwrap_or(0), Backend::MAX_PRIORITY);
+    if priority <= max {
+        return Ok(priority);
+    }
+    Err(scope.problem(
+        "priority",
+        format!("priority = {priority} is out of range: use 0, which is used first, to {max}"),
+    ))
 }
 
 /// Why a weight is not one, where it is not.

@@ -147,7 +147,12 @@ fn backends_are_refused_with_the_way_out() {
     }
     // A port left out is the service's.
     let twice = problem(|web| {
-        web.backends[0] = BackendEntry { address: "10.2.0.12".to_owned(), port: None, weight: None };
+        web.backends[0] = BackendEntry {
+            address: "10.2.0.12".to_owned(),
+            port: None,
+            weight: None,
+            ..BackendEntry::default()
+        };
         web.backends[1].port = Some(80);
     });
     assert!(twice.ends_with("10.2.0.12:80 is there twice: remove one, or give it another port"), "{twice}");
@@ -415,7 +420,7 @@ proptest! {
         let check = HealthEntry { expect_status: status, ..health(HealthKind::Http) };
         let backends = backends
             .into_iter()
-            .map(|(address, port, weight)| BackendEntry { address, port, weight });
+            .map(|(address, port, weight)| BackendEntry { address, port, weight, ..BackendEntry::default() });
         let entry = ServiceEntry {
             name, address, port, idle_timeout, health: Some(check), backends: backends.collect(), ..web()
         };
