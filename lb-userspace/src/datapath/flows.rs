@@ -1,5 +1,9 @@
 //! Reading and sweeping the tables of flows through mapped memory, while the data plane uses them.
 
+pub mod list;
+pub mod newest;
+pub mod tally;
+
 use std::sync::atomic::Ordering;
 
 use lb_common::{

@@ -61,6 +61,14 @@ impl<T: Shared> Memory<T> {
         Ok(Self { map, len, values: PhantomData })
     }
 
+    /// `len` values of zeroes that belong to no map.
+    #[cfg(test)]
+    pub(super) fn anonymous(len: usize) -> Self {
+        let bytes = (len * size_of::<T>()).next_multiple_of(page_bytes());
+        let map = memmap2::MmapMut::map_anon(bytes).expect("memory for a test's table");
+        Self { map: MmapRaw::from(map), len, values: PhantomData }
+    }
+
     /// How many values there are.
     pub(super) fn len(&self) -> usize {
         self.len
