@@ -9,6 +9,9 @@ use anyhow::Result;
 use choosing::Scale;
 use clap::Parser;
 
+const FLOWS: u32 = 250_000;
+const SYNS: u32 = 10_000_000;
+
 /// Measures how backends are chosen, by the real data plane, and writes the figures down.
 #[derive(Debug, Parser)]
 #[command(name = "choosing")]
@@ -16,8 +19,11 @@ struct Args {
     /// So little of everything that it takes seconds: whether it runs, not figures.
     #[arg(long)]
     quick: bool,
+    /// Flows that live through changes of backends.
+    #[arg(long, value_name = "N", default_value_t = FLOWS, value_parser = clap::value_parser!(u32).range(1000..=2_000_000))]
+    flows: u32,
     /// SYNs in the flood.
-    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(10..=16_000_000))]
+    #[arg(long, value_name = "N", default_value_t = SYNS, value_parser = clap::value_parser!(u32).range(10..=16_000_000))]
     syns: u32,
     /// Where the figures go as JSON.
     #[arg(long, value_name = "FILE")]
@@ -38,13 +44,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let scale = if args.quick { Scale::quick() } else { Scale::full(args.syns) };
+    let scale = if args.quick { Scale::quick() } else { Scale::full(args.flows, args.syns) };
     let figures = choosing::measure(&scale)?;
     choosing::write_json(&figures, &args.json)?;
-    let command = match (args.quick, args.syns) {
-        (true, _) => "cargo xtask bench choosing --quick".to_owned(),
-        (false, 10_000_000) => "cargo xtask bench choosing".to_owned(),
-        (false, syns) => format!("cargo xtask bench choosing --syns {syns}"),
-    };
+    let mut command = "cargo xtask bench choosing".to_owned();
+    if args.quick {
+        command.push_str(" --quick");
+    } else if (args.flows, args.syns) != (FLOWS, SYNS) {
+        command.push_str(&format!(" -- --flows {} --syns {}", args.flows, args.syns));
+    }
     args.page.iter().try_for_each(|page| choosing::write_page(&figures, &command, page))
 }

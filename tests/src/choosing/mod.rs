@@ -30,12 +30,12 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// For the page; `flood_syns` is the largest part of the time.
-    pub(crate) fn full(flood_syns: u32) -> Self {
+    /// For the page; `disruption_flows` and `flood_syns` are the largest part of the time.
+    pub(crate) fn full(disruption_flows: u32, flood_syns: u32) -> Self {
         Self {
             share_flows: 250_000,
             share_backends: &[2, 10, 100, 1_000],
-            disruption_flows: 1_000_000,
+            disruption_flows,
             disruption_backends: &[10, 100, 1_000],
             fill_flows: 1 << 19,
             flood_established: 500_000,

@@ -71,15 +71,18 @@ fn shares(figures: &Value) -> String {
 
 fn disruption(figures: &Value) -> String {
     let flows = number(&figures["flows"]);
+    let shared: u64 = rows(figures).iter().filter_map(|row| row["with_table"]["shared"].as_u64()).sum();
     let mut out = format!(
         "## Flows that change backend\n\n{} established flows of a `dsr` service with equal weights, in a table of {} \
          slots, before a change, after it, and after it was taken back. Beside that a node that has the same backends \
          and no flows: what it would do otherwise after the change, and how much of that had to be, since the flow's \
-         old or new backend is the one that changed.\n\n\
+         old or new backend is the one that changed. (Flows that began as another with the same tag, in all rows \
+         together: {}.)\n\n\
          | backends | change | moved, with the table | moved, of the removed backend | moved, without a table | of that, \
          had to |\n| --- | --- | --- | --- | --- | --- |\n",
         whole(&figures["flows"]),
-        whole(&figures["slots"])
+        whole(&figures["slots"]),
+        grouped(shared)
     );
     for row in rows(figures) {
         let percent = |value: &Value| format!("{:.2} %", 100.0 * number(value) / flows);

@@ -1,6 +1,6 @@
 //! The share of each backend against its weight.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use flowgate::{datapath::apply::WantedService, ring};
 use harness::random::Random;
 use lb_common::{Mode, Scheduler};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Scale, progress,
-    stage::{self, Counts, Stage},
+    stage::{self, Stage},
 };
 
 const SCHEDULERS: [(Scheduler, &str); 4] = [
@@ -83,7 +83,7 @@ fn one(
     let before = stage.counts(&backends);
     let chosen = stage.begin(clients, false);
     let moved = stage.counts(&backends).since(before);
-    ensure!(moved == Counts { forwarded: flows, others: 0, flows }, "{scheduler:?}, {weights:?}: {moved:?}");
+    moved.check(flows, flows)?;
 
     let layout = if scheduler == Scheduler::RoundRobin { ring::sequence } else { ring::build };
     let ring = layout(&stage::members(&backends), ring::size(backends.len()));

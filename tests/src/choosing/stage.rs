@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use flowgate::{
     datapath::apply::{WantedBackend, WantedService},
     model::Limits,
@@ -140,6 +140,15 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// `packets` were sent on, and they began `flows`. Gives how many flows were taken for another that has the same tag
+    /// in the same bucket, and so were not counted: one in many thousands at most.
+    pub(super) fn check(self, packets: u64, flows: u64) -> Result<u64> {
+        let shared = flows.checked_sub(self.flows).filter(|shared| shared * 10_000 <= flows);
+        let shared = shared.with_context(|| format!("{flows} flows were to begin: {self:?}"))?;
+        ensure!(self.forwarded == packets && self.others == 0, "{packets} packets were to be sent: {self:?}");
+        Ok(shared)
+    }
+
     /// What was counted since `before`.
     pub(super) fn since(self, before: Self) -> Self {
         Self {
