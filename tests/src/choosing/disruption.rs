@@ -15,8 +15,10 @@ use super::{
 
 const WEIGHT: u16 = 10;
 
+type Change = fn(&mut Vec<WantedBackend>);
+
 /// What happens to the last backend, by name; it is back as it was before the next.
-const CHANGES: [(&str, fn(&mut Vec<WantedBackend>)); 6] = [
+const CHANGES: [(&str, Change); 6] = [
     ("one is added", |backends| {
         let number = backends.len() as u16 + 1;
         backends.push(stage::backend(Mode::Dsr, number, WEIGHT));

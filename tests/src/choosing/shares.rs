@@ -18,8 +18,11 @@ const SCHEDULERS: [(Scheduler, &str); 4] = [
     (Scheduler::LeastConn, "least-conn"),
 ];
 
+/// A backend's weight by its position.
+type WeightOf = fn(usize) -> u16;
+
 /// Weights with a name.
-const WEIGHTS: [(&str, fn(usize) -> u16); 3] = [
+const WEIGHTS: [(&str, WeightOf); 3] = [
     ("equal", |_| 10),
     ("one of 1, others 1000", |at| if at == 0 { 1 } else { 1000 }),
     ("1000, 500, 250 … 1, and again", |at| 1000 >> (at % 10)),
@@ -107,7 +110,9 @@ fn by_chance(weights: &[u16], flows: u64) -> Vec<u16> {
         })
         .collect();
     let total = ends.last().copied().unwrap_or(1);
-    let draw = |_| ends.partition_point(|end| *end <= random.number() % total);
-    let mut draw = draw;
-    (0..flows).map(|flow| draw(flow) as u16 + 1).collect()
+    let mut draw = || {
+        let number = random.number() % total;
+        ends.partition_point(|end| *end <= number) as u16 + 1
+    };
+    (0..flows).map(|_| draw()).collect()
 }
