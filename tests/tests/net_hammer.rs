@@ -32,8 +32,8 @@ use lb_common::{Backend, ServiceKey, service::PROTOCOL_TCP};
 const SHARED: [(&str, &str, u16); 2] = [("one", "full-nat", 8080), ("two", "dsr", 80)];
 /// The backend that nobody touches is the first; each command line has the two of its row.
 const HANDS: [[usize; 2]; 2] = [[1, 2], [3, 4]];
-/// What was under way when a command was answered has arrived.
-const SETTLED: Duration = Duration::from_millis(60);
+/// What was under way when a command was answered has arrived, and been accepted on a machine that is busy.
+const SETTLED: Duration = Duration::from_millis(100);
 /// From one quiet moment to the next.
 const BETWEEN_QUIET: Duration = Duration::from_millis(250);
 /// A next hop that was not known yet is found within this.
