@@ -14,6 +14,7 @@
 
 mod ledger;
 mod scene;
+mod stream;
 
 use std::{
     cell::RefCell,
@@ -42,6 +43,7 @@ use flowgate::{
 use lb_common::Explanation;
 pub use ledger::{Case, Ledger, Sent};
 pub use scene::{BALANCER_MACS, CLIENT_MAC, Kind, backend_mac, behind};
+pub use stream::Stream;
 
 use crate::{
     cleanup::Cleanup,
@@ -212,6 +214,15 @@ impl DataPlane {
         let result = self.programs[slot as usize].test_run(run).expect("the kernel runs the program");
         out.truncate(result.data_size_out as usize);
         Fate { action: Action::of(result.return_value), frame: out }
+    }
+
+    /// Many packets to an IPv4 service, by the interface in slot 0.
+    ///
+    /// # Panics
+    /// Where the process has no descriptors left.
+    #[must_use]
+    pub fn stream(&self, service: SocketAddr) -> Stream {
+        Stream::new(&self.programs[0], service).expect("the program is loaded")
     }
 
     /// What the program says that it would do with a frame.

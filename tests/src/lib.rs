@@ -50,6 +50,7 @@ pub mod long_lived;
 pub mod netns;
 pub mod packets;
 pub mod process;
+pub mod random;
 pub mod scratch;
 pub mod servers;
 pub mod shell;

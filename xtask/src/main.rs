@@ -2,6 +2,7 @@
 //!
 //! Small on purpose: it is compiled before everything else.
 
+mod bench;
 mod build;
 mod demo;
 mod ebpf;
@@ -30,10 +31,11 @@ Examples:
   cargo xtask test net_drain           the tests of one file, or those whose name contains this
   cargo xtask test --quick             what needs no root: lint and host-level tests
   cargo xtask demo --keep              the demo, left running afterwards
+  cargo xtask bench choosing           figures on choosing a backend, into docs/choosing.md
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
-/// Builds, tests and shows Flowgate; installs what that needs and says so.
+/// Builds, tests, measures and shows Flowgate; installs what that needs and says so.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Arguments {
@@ -51,6 +53,8 @@ enum Task {
     Test(test::Options),
     /// Build and start the demo (as root)
     Demo(demo::Options),
+    /// Make figures with the real program, as JSON and in docs/ (as root)
+    Bench(bench::Options),
     /// Check formatting, warnings and the architecture's rules
     Lint,
     /// Check the architecture's rules only
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::everything(&mut steps),
         Task::Test(options) => test::test(&options, &mut steps),
         Task::Demo(options) => demo::demo(&options, &mut steps),
+        Task::Bench(options) => bench::bench(&options, &mut steps),
         Task::Lint => lint::lint(&mut steps),
         Task::Tidy => steps.run("tidy", tidy::tidy),
     };

@@ -1,7 +1,7 @@
 //! The data plane as the agent sees it: the only room that knows aya, maps and pins.
 //!
 //! `load` brings programs and maps into the kernel or adopts what runs there, `pin` knows where they are kept,
-//! `tables` gives the maps types, `apply` makes them what the controller wants, `flows` and `stats` read them.
+//! `tables` gives the maps types, `apply` makes them what the controller wants, `flows`, `stats` and `view` read them.
 
 pub mod apply;
 pub mod explain;
@@ -15,6 +15,7 @@ pub mod pin;
 mod space;
 pub mod stats;
 pub mod tables;
+pub mod view;
 
 /// The eBPF object that `cargo xtask build` has made.
 #[must_use]
