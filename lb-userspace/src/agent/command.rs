@@ -6,8 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::schema::{
-        BackendChange, BackendRow, BackendsChange, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats,
-        Status,
+        BackendChange, BackendRow, BackendsChange, Changed, ConfigDiff, ConfigText, ServiceChange,
+        ServiceDetail, ServiceRow, Stats, Status,
+        flows::{FlowCount, FlowCountQuery, FlowList, FlowQuery, Lookup, LookupQuery},
     },
     config::entry::{BackendEntry, ServiceEntry},
     model::ServiceName,
@@ -64,8 +65,16 @@ pub enum Command {
     BackendRemove(ServiceName, SocketAddr, oneshot::Sender<Answer<Changed>>),
     /// The file is read again.
     ConfigReload(oneshot::Sender<Answer<Changed>>),
+    /// What a file would change.
+    ConfigDiff(ConfigText, oneshot::Sender<Answer<ConfigDiff>>),
     /// The state in force, as a file.
     ConfigShow(oneshot::Sender<Answer<String>>),
+    /// Flows, one by one.
+    FlowList(FlowQuery, oneshot::Sender<Answer<FlowList>>),
+    /// Flows, counted.
+    FlowCount(FlowCountQuery, oneshot::Sender<Answer<FlowCount>>),
+    /// What would become of a packet.
+    Lookup(LookupQuery, oneshot::Sender<Answer<Lookup>>),
     /// The data plane is taken away, and the agent ends.
     Detach(oneshot::Sender<Answer<Changed>>),
 }

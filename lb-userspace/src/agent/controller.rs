@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::schema::{Changed, Finding},
     config::entry::ServiceEntry,
-    datapath::{load::Datapath, pin},
+    datapath::{explain::Explainer, load::Datapath, pin},
     health::{HealthEvent, Monitor, Target},
     model::{AgentSettings, Desired, DesiredService, Health, Limits, ServiceName},
     neigh::{NextHopEvent, Resolver, links::LinkEvent},
@@ -52,6 +52,8 @@ pub(super) struct Controller {
     pub(super) facts: Facts,
     pub(super) placements: Placements,
     pub(super) meter: Meter,
+    /// Loaded with the first `lookup`.
+    pub(super) explainer: Option<Explainer>,
     pub(super) started: Instant,
     /// The health in force of each backend, and since when.
     pub(super) standings: HashMap<(ServiceName, SocketAddr), (Health, Instant)>,
@@ -283,7 +285,23 @@ impl Controller {
                 reply!(to, self.backend_remove(&service, backend));
             }
             Command::ConfigReload(to) => reply!(to, self.reload()),
+            Command::ConfigDiff(text, to) => reply!(to, self.config_diff(&text)),
             Command::ConfigShow(to) => reply!(to, Ok(self.config_text())),
+            Command::FlowList(query, to) => match self.check_flow_query(&query) {
+                Ok(()) => {
+                    let snapshot = self.flow_snapshot();
+                    tokio::task::spawn_blocking(move || to.send(Ok(snapshot.list(&query))));
+                }
+                Err(refused) => reply!(to, Err(refused)),
+            },
+            Command::FlowCount(query, to) => match self.check_names(query.service.as_ref(), query.backend) {
+                Ok(()) => {
+                    let snapshot = self.flow_snapshot();
+                    tokio::task::spawn_blocking(move || to.send(Ok(snapshot.count(&query))));
+                }
+                Err(refused) => reply!(to, Err(refused)),
+            },
+            Command::Lookup(query, to) => reply!(to, self.lookup(&query)),
             Command::Detach(to) => {
                 let answer = self.detach();
                 let detached = answer.is_ok();

@@ -4,14 +4,17 @@ use std::time::Instant;
 
 use lb_common::Reason;
 
-use super::controller::Controller;
+use super::{controller::Controller, plan::key_of};
 use crate::{
     api::schema::{Finding, Severity},
-    model::{AdminState, AttachMode, DesiredService, Health},
+    model::{AdminState, AttachMode, DesiredService, Health, Mode, PanicAction},
 };
 
 /// A table that is fuller than this, in percent, is spoken of: it works best half full.
 const FULL_PERCENT: u64 = 75;
+
+/// Of the ports towards a backend; a little above that some are refused.
+const PORTS_PERCENT: u64 = 75;
 
 impl Controller {
     /// Everything that needs attention, the worst first.
@@ -28,7 +31,9 @@ impl Controller {
         self.about_interfaces(&mut findings);
         for entry in self.desired.services.values() {
             self.about_service(entry, &mut findings);
+            self.about_placement(entry, &mut findings);
         }
+        self.about_ports(&mut findings);
         self.about_tables(&mut findings);
         self.about_drops(&mut findings);
         findings.sort_by_key(|finding| finding.severity);
@@ -113,6 +118,72 @@ impl Controller {
                 message: message.to_owned(),
                 hint,
             });
+        }
+    }
+
+    fn about_placement(&self, entry: &DesiredService, findings: &mut Vec<Finding>) {
+        let service = &entry.service;
+        let (name, placement) = (&service.name, self.placements.of(&service.name));
+        let mut add = |severity, subject: String, message: String, hint: String| {
+            findings.push(Finding { severity, subject, message, hint });
+        };
+        let subject = || format!("service {name}");
+        let which = || format!("`flowgate backend list {name}` says which are down, and why");
+        let first = service.backends.iter().map(|backend| backend.priority).min();
+        if placement.panic {
+            let (severity, who) = match service.panic_action {
+                PanicAction::All => (Severity::Warning, "all are used, whatever probes say"),
+                PanicAction::None => (Severity::Error, "none gets new flows"),
+            };
+            let threshold = service.panic_threshold;
+            let message = format!("panic: fewer than {threshold} % of its backends are up, so {who}");
+            add(severity, subject(), message, which());
+        } else if let Some(last) = placement.priorities.last().filter(|last| Some(**last) != first) {
+            let message = format!("too few of its first backends are up: priority {last} is in use");
+            add(Severity::Warning, subject(), message, which());
+        }
+        let full: Vec<_> = placement.shares.iter().filter(|share| share.is_full).collect();
+        let active = placement.shares.iter().filter(|share| share.ring_weight > 0).count();
+        if !full.is_empty() && full.iter().all(|share| share.ring_weight > 0) && full.len() == active {
+            let hint =
+                format!("add backends, or raise the bound: `flowgate backend set {name} ... --max-flows N`");
+            add(Severity::Error, subject(), "every backend is full: new flows are refused".to_owned(), hint);
+            return;
+        }
+        for share in full {
+            let message = "full: it has all the flows that it may have, so new ones go to others".to_owned();
+            let hint =
+                format!("raise its bound: `flowgate backend set {name} {} --max-flows N`", share.address);
+            add(Severity::Warning, format!("backend {name} {}", share.address), message, hint);
+        }
+    }
+
+    /// full-nat: each flow of a backend needs a port of a source address, and finds one easily up to half of them.
+    fn about_ports(&mut self, findings: &mut Vec<Finding>) {
+        self.meter.counts(&self.datapath.maps, Instant::now());
+        let maps = &self.datapath.maps;
+        let ports = u64::from(maps.nat_port_count());
+        for entry in self.desired.services.values().filter(|entry| entry.service.mode == Mode::FullNat) {
+            let key = key_of(&entry.service);
+            for backend in &entry.service.backends {
+                let flows = self.meter.flows_of(maps, &key, backend.address);
+                let sources = self.facts.standing(&self.desired, entry, backend.address).sources.len() as u64;
+                if sources == 0 || flows * 100 <= sources * ports * PORTS_PERCENT {
+                    continue;
+                }
+                let wanted = (flows * 2).div_ceil(ports).max(sources + 1);
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    subject: format!("backend {} {}", entry.service.name, backend.address),
+                    message: format!(
+                        "{flows} of the {} ports that it can be spoken to from are in use: new flows may find none",
+                        sources * ports
+                    ),
+                    hint: format!(
+                        "name {wanted} agent.source_addresses (there is {sources}), and start the agent again"
+                    ),
+                });
+            }
         }
     }
 

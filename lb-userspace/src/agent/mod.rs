@@ -12,11 +12,14 @@
 //! without I/O; `views` and `findings` put the same into the words of the API.
 
 pub mod command;
+mod compare;
 mod controller;
 mod edit;
 mod facts;
 mod findings;
+mod flows;
 mod interfaces;
+mod lookup;
 mod meter;
 mod placements;
 mod plan;

@@ -9,14 +9,14 @@ use std::{
 use super::facts::Facts;
 use crate::{
     model::{Desired, DesiredService, Health, ServiceName},
-    placement::{Candidate, Placement, Policy, place},
+    placement::{Candidate, Placement, Policy, WHOLE, place},
 };
 
 /// The decisions in force.
 #[derive(Debug, Default)]
 pub(super) struct Placements {
     by_service: BTreeMap<ServiceName, Placement>,
-    /// What each backend's health was at the last decision.
+    /// The last verdict on each backend: up or down.
     known: HashMap<(ServiceName, SocketAddr), Health>,
     /// Backends that were there when their service came, or the agent: they do not start slowly with their first
     /// verdict.
@@ -39,6 +39,14 @@ impl Placements {
             (name.clone(), place(&candidates, &Policy::from(&entry.service), &before))
         });
         self.by_service = decided.collect();
+        // Whoever has its whole share, by time or because it is alone, has started.
+        for (name, placement) in &self.by_service {
+            for share in placement.shares.iter().filter(|share| share.ring_weight > 0) {
+                if share.ramp_permille >= WHOLE {
+                    self.starting.remove(&(name.clone(), share.address));
+                }
+            }
+        }
     }
 
     /// What was decided for a service; nobody gets anything where nothing was.
@@ -64,21 +72,26 @@ impl Placements {
                 if is_new_service {
                     self.initial.insert(name.clone());
                 }
-                if health == Health::Up && before != Some(Health::Up) && !self.initial.contains(&name) {
-                    self.starting.insert(name.clone(), now);
+                match health {
+                    Health::Up if before != Some(Health::Up) && !self.initial.contains(&name) => {
+                        self.starting.insert(name.clone(), now);
+                    }
+                    Health::Down => drop(self.starting.remove(&name)),
+                    Health::Up | Health::Checking => {}
                 }
-                if health != Health::Checking {
-                    // Its first verdict is in.
+                // Without a verdict the last one counts: a next hop that is asked for anew is no new start.
+                let verdict = if health == Health::Checking { before } else { Some(health) };
+                if let Some(verdict) = verdict {
                     self.initial.remove(&name);
+                    known.insert(name, verdict);
                 }
-                if health != Health::Up {
-                    self.starting.remove(&name);
-                }
-                known.insert(name, health);
             }
         }
-        self.starting.retain(|name, _| known.contains_key(name));
-        self.initial.retain(|name| known.contains_key(name));
+        let exists = |name: &(ServiceName, SocketAddr)| {
+            desired.services.get(&name.0).is_some_and(|entry| entry.service.backend(name.1).is_some())
+        };
+        self.starting.retain(|name, _| exists(name));
+        self.initial.retain(exists);
         self.known = known;
     }
 
@@ -164,6 +177,27 @@ mod tests {
         let mut placements = Placements::default();
         ramps(&mut placements, &smaller, [Up, Up], start);
         assert_eq!(ramps(&mut placements, &desired, [Up, Up], start), [WHOLE, 100], "it was added");
+    }
+
+    #[test]
+    fn a_moment_without_a_verdict_is_no_new_start() {
+        let (desired, start) = (slow(), Instant::now());
+        let mut placements = Placements::default();
+        use Health::{Checking, Up};
+        ramps(&mut placements, &desired, [Up, Up], start);
+        ramps(&mut placements, &desired, [Up, Checking], start);
+        assert_eq!(ramps(&mut placements, &desired, [Up, Up], start), [WHOLE, WHOLE]);
+    }
+
+    #[test]
+    fn who_was_alone_has_started_when_another_comes() {
+        let (desired, start) = (slow(), Instant::now());
+        let mut placements = Placements::default();
+        use Health::{Down, Up};
+        ramps(&mut placements, &desired, [Up, Down], start);
+        ramps(&mut placements, &desired, [Down, Down], start);
+        assert_eq!(ramps(&mut placements, &desired, [Up, Down], start), [WHOLE, WHOLE]);
+        assert_eq!(ramps(&mut placements, &desired, [Up, Up], start), [WHOLE, 100]);
     }
 
     #[test]

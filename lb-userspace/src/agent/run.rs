@@ -153,6 +153,7 @@ async fn serve(
         interfaces,
         facts,
         placements: Placements::default(),
+        explainer: None,
         meter: Meter::default(),
         started: Instant::now(),
         standings: std::collections::HashMap::new(),

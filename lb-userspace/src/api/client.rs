@@ -20,9 +20,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time};
 
+use super::schema::flows::{FlowCount, FlowCountQuery, FlowList, FlowQuery, Lookup, LookupQuery};
 use super::schema::{
-    BackendChange, BackendRow, BackendsChange, Changed, Refusal, ServiceChange, ServiceDetail, ServiceRow,
-    Stats, Status,
+    BackendChange, BackendRow, BackendsChange, Changed, ConfigDiff, ConfigText, Refusal, ServiceChange,
+    ServiceDetail, ServiceRow, Stats, Status,
 };
 use crate::{
     config::entry::{BackendEntry, ServiceEntry},
@@ -200,6 +201,11 @@ impl Client {
         self.ask(Method::DELETE, &backend_path(service, backend)).await
     }
 
+    /// What a file would change.
+    pub async fn config_diff(&self, text: &ConfigText) -> Result<ConfigDiff, ClientError> {
+        self.send(Method::POST, "/v1/config/diff", text).await
+    }
+
     /// The file is read again.
     pub async fn config_reload(&self) -> Result<Changed, ClientError> {
         self.ask(Method::POST, "/v1/config/reload").await
@@ -209,6 +215,21 @@ impl Client {
     pub async fn config_show(&self) -> Result<String, ClientError> {
         let body = self.request(Method::GET, "/v1/config", Vec::new()).await?;
         String::from_utf8(body.into()).map_err(|error| self.foreign(&error))
+    }
+
+    /// Flows, one by one.
+    pub async fn flow_list(&self, query: &FlowQuery) -> Result<FlowList, ClientError> {
+        self.send(Method::POST, "/v1/flows/list", query).await
+    }
+
+    /// Flows, counted.
+    pub async fn flow_count(&self, query: &FlowCountQuery) -> Result<FlowCount, ClientError> {
+        self.send(Method::POST, "/v1/flows/count", query).await
+    }
+
+    /// What would become of a packet.
+    pub async fn lookup(&self, query: &LookupQuery) -> Result<Lookup, ClientError> {
+        self.send(Method::POST, "/v1/lookup", query).await
     }
 
     /// The data plane is taken away, and the agent ends.

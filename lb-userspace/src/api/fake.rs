@@ -11,17 +11,18 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     client::Client,
+    schema::flows::{FlowCount, FlowGroup, FlowList, FlowRow, Lookup, LookupService},
     schema::{
-        AgentStatus, BackendRow, Changed, Finding, FlowTotals, InterfaceStatus, NextHopView, PacketTotals,
-        Rates, ReasonRow, ServiceDetail, ServiceOptions, ServiceRow, ServiceTotals, Severity, Stats, Status,
-        TableRow,
+        AgentStatus, BackendRow, BackendShift, Changed, ConfigDiff, Finding, FlowTotals, InterfaceStatus,
+        NextHopView, PacketTotals, Rates, ReasonRow, ServiceDetail, ServiceOptions, ServiceRow, ServiceShift,
+        ServiceTotals, Severity, Stats, Status, TableRow,
     },
     server::Server,
 };
 use crate::{
     agent::command::{Answer, Command, CommandError, Handle},
     config::entry::{HealthEntry, HealthKind},
-    model::{AdminState, AttachMode, Health, Mode, Origin, Protocol, Scheduler, ServiceName},
+    model::{AdminState, AttachMode, FlowState, Health, Mode, Origin, Protocol, Scheduler, ServiceName},
 };
 
 /// The file that [`FakeAgent`] answers to `GET /v1/config`.
@@ -126,7 +127,11 @@ fn answer(command: Command, rows: Vec<BackendRow>) -> String {
             send(to, known(&name, changed("backend removed")), format!("BackendRemove {name} {backend}"))
         }
         Command::ConfigReload(to) => send(to, Ok(changed("service web changed")), "ConfigReload"),
+        Command::ConfigDiff(text, to) => send(to, Ok(config_diff()), format!("ConfigDiff {text:?}")),
         Command::ConfigShow(to) => send(to, Ok(CONFIG.to_owned()), "ConfigShow"),
+        Command::FlowList(query, to) => send(to, Ok(flow_list()), format!("FlowList {query:?}")),
+        Command::FlowCount(query, to) => send(to, Ok(flow_count()), format!("FlowCount {query:?}")),
+        Command::Lookup(query, to) => send(to, Ok(lookup()), format!("Lookup {query:?}")),
         Command::Detach(to) => send(to, Ok(changed("detached from eth0")), "Detach"),
     }
 }
@@ -326,5 +331,69 @@ pub(crate) fn stats() -> Stats {
             .into_iter()
             .map(|row| ServiceTotals { service: row.name, totals: row.totals })
             .collect(),
+    }
+}
+
+pub(crate) fn config_diff() -> ConfigDiff {
+    let backend = |text: &str, share_before, share_after, flows, flows_moved| BackendShift {
+        backend: text.parse().unwrap(),
+        share_before,
+        share_after,
+        flows,
+        flows_moved,
+    };
+    ConfigDiff {
+        changes: vec!["backend web 10.2.0.12:8080 removed".to_owned()],
+        services: vec![ServiceShift {
+            service: "web".parse().unwrap(),
+            backends: vec![
+                backend("10.2.0.11:8080", Some(0.5), Some(1.0), 1000, 0),
+                backend("10.2.0.12:8080", Some(0.5), None, 24, 24),
+            ],
+            flows_moved: 24,
+        }],
+        flows_moved: 24,
+    }
+}
+
+pub(crate) fn flow_list() -> FlowList {
+    let row = FlowRow {
+        service: "web".parse().unwrap(),
+        backend: "10.2.0.11:8080".parse().unwrap(),
+        client: Some("198.51.100.7:40000".parse().unwrap()),
+        source: Some("10.2.0.1:1024".parse().unwrap()),
+        state: FlowState::Established,
+        idle_seconds: 3,
+        forgotten_in_seconds: 297,
+    };
+    let steered = FlowRow { client: None, source: None, state: FlowState::HalfOpen, ..row.clone() };
+    FlowList { flows: vec![row, steered], more: 7, not_compared: 2 }
+}
+
+pub(crate) fn flow_count() -> FlowCount {
+    let group = |name: &str, flows| FlowGroup { name: name.to_owned(), flows };
+    FlowCount {
+        flows: 40,
+        tables: stats().tables,
+        groups: vec![group("198.51.100.0/24", 30), group("203.0.113.0/24", 6)],
+        rest: 4,
+    }
+}
+
+pub(crate) fn lookup() -> Lookup {
+    Lookup {
+        reason: "forwarded".to_owned(),
+        verdict: "forward".to_owned(),
+        service: Some(LookupService {
+            name: "web".parse().unwrap(),
+            mode: Mode::FullNat,
+            scheduler: Scheduler::Maglev,
+        }),
+        flow: None,
+        ring_slot: Some((17, 4099)),
+        backend: Some("10.2.0.11:8080".parse().unwrap()),
+        source: None,
+        next_hop: None,
+        why: vec!["maglev picks slot 17 of 4099, which is 10.2.0.11:8080's".to_owned()],
     }
 }

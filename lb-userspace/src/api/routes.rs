@@ -12,9 +12,10 @@ use super::{
     MAX_BODY_BYTES,
     extract::{BackendPath, Body, ServicePath, ServiceQuery},
     refused::Refused,
+    schema::flows::{FlowCount, FlowCountQuery, FlowList, FlowQuery, Lookup, LookupQuery},
     schema::{
-        BackendChange, BackendRow, BackendsChange, Changed, ServiceChange, ServiceDetail, ServiceRow, Stats,
-        Status,
+        BackendChange, BackendRow, BackendsChange, Changed, ConfigDiff, ConfigText, ServiceChange,
+        ServiceDetail, ServiceRow, Stats, Status,
     },
 };
 use crate::{
@@ -36,7 +37,11 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/services/{name}/backends/{backend}/reset", post(backend_reset))
         .route("/v1/backends", get(backend_list))
         .route("/v1/config", get(config_show))
+        .route("/v1/config/diff", post(config_diff))
         .route("/v1/config/reload", post(config_reload))
+        .route("/v1/flows/list", post(flow_list))
+        .route("/v1/flows/count", post(flow_count))
+        .route("/v1/lookup", post(lookup))
         .route("/v1/detach", post(detach))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
@@ -126,8 +131,24 @@ async fn config_show(State(agent): State<Handle>) -> Result<impl IntoResponse, R
     Ok(([(header::CONTENT_TYPE, "text/toml; charset=utf-8")], text))
 }
 
+async fn config_diff(State(agent): State<Handle>, Body(text): Body<ConfigText>) -> Answer<ConfigDiff> {
+    Ok(Json(agent.ask(|answer| Command::ConfigDiff(text, answer)).await?))
+}
+
 async fn config_reload(State(agent): State<Handle>) -> Answer<Changed> {
     Ok(Json(agent.ask(Command::ConfigReload).await?))
+}
+
+async fn flow_list(State(agent): State<Handle>, Body(query): Body<FlowQuery>) -> Answer<FlowList> {
+    Ok(Json(agent.ask(|answer| Command::FlowList(query, answer)).await?))
+}
+
+async fn flow_count(State(agent): State<Handle>, Body(query): Body<FlowCountQuery>) -> Answer<FlowCount> {
+    Ok(Json(agent.ask(|answer| Command::FlowCount(query, answer)).await?))
+}
+
+async fn lookup(State(agent): State<Handle>, Body(query): Body<LookupQuery>) -> Answer<Lookup> {
+    Ok(Json(agent.ask(|answer| Command::Lookup(query, answer)).await?))
 }
 
 async fn detach(State(agent): State<Handle>) -> Answer<Changed> {
@@ -136,7 +157,7 @@ async fn detach(State(agent): State<Handle>) -> Answer<Changed> {
 
 async fn unknown_route(method: Method, uri: Uri) -> Refused {
     let error = format!(
-        "there is no {method} {}: the API has /v1/status, /v1/stats, /v1/services, /v1/backends, /v1/config and /v1/detach",
+        "there is no {method} {}: the API has /v1/status, /v1/stats, /v1/services, /v1/backends, /v1/flows, /v1/lookup, /v1/config and /v1/detach",
         uri.path()
     );
     Refused::new(StatusCode::NOT_FOUND, error)

@@ -2,6 +2,8 @@
 //!
 //! Requests use the shapes of `config::entry`, so a service has the same names in the file and here.
 
+pub mod flows;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -395,6 +397,53 @@ pub struct NamedBackendChange {
 pub struct Changed {
     /// For example "service web added".
     pub changes: Vec<String>,
+}
+
+/// `POST /v1/config/diff`: a file that is not in force yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigText {
+    /// What to call it in messages.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
+/// What a file would change, if it were the agent's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigDiff {
+    /// In words, one line each; empty where nothing would change.
+    pub changes: Vec<String>,
+    /// Each service that would change.
+    pub services: Vec<ServiceShift>,
+    /// Flows of this moment that would lose their backend.
+    pub flows_moved: u64,
+}
+
+/// One service in a [`ConfigDiff`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceShift {
+    /// The service.
+    pub service: ServiceName,
+    /// Every backend that it has or would have.
+    pub backends: Vec<BackendShift>,
+    /// Its flows that would lose their backend.
+    pub flows_moved: u64,
+}
+
+/// One backend in a [`ServiceShift`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendShift {
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Its part of new flows, 0 to 1; none where it is not there.
+    pub share_before: Option<f64>,
+    /// What that would be, at the health of this moment; one that has not been probed yet is taken for up.
+    pub share_after: Option<f64>,
+    /// Its flows at this moment.
+    pub flows: u64,
+    /// Those of them that would lose it.
+    pub flows_moved: u64,
 }
 
 /// The body of every answer that is not a success.

@@ -15,6 +15,7 @@ use crate::{
     config::entry::{BackendEntry, HealthEntry, HealthKind, ServiceEntry},
     model::{Mode, Protocol},
 };
+use crate::{api::schema::flows::FlowQuery, model::FlowState};
 
 /// Runs `line`; what it printed.
 async fn run(line: &str) -> Result<String, Failure> {
@@ -44,6 +45,14 @@ async fn every_command_asks_for_one_thing_and_shows_the_answer() {
     };
     let backends = vec![weighted("10.2.0.11:80", 0), weighted("[2001:db8::1]:80", 7)];
     let set_backends = format!("BackendsSet web {:?}", BackendsChange { backends });
+    let flow_query = FlowQuery {
+        service: Some("web".parse().unwrap()),
+        from_address: Some("198.51.100.7".parse().unwrap()),
+        state: Some(FlowState::HalfOpen),
+        limit: Some(5),
+        ..Default::default()
+    };
+    let asked_flows = format!("FlowList {flow_query:?}");
     let cases = [
         ("status", "Status", render::status(&fake::status(), plain)),
         ("stats", "Stats", render::stats(&fake::stats(), false, plain)),
@@ -94,6 +103,21 @@ async fn every_command_asks_for_one_thing_and_shows_the_answer() {
             "nothing to change: it is so already\n".to_owned(),
         ),
         ("backend remove web 10.2.0.11:80", "BackendRemove web 10.2.0.11:80", "backend removed\n".to_owned()),
+        (
+            "flow list --service web --from 198.51.100.7 --state half-open --limit 5",
+            &asked_flows,
+            render::flows(&fake::flow_list(), plain),
+        ),
+        (
+            "flow count --by client",
+            "FlowCount FlowCountQuery { service: None, backend: None, by: Some(Client) }",
+            render::flow_count(&fake::flow_count(), plain),
+        ),
+        (
+            "lookup --from 198.51.100.7:40000 --to 10.1.0.10:80",
+            "Lookup LookupQuery { from: 198.51.100.7:40000, to: 10.1.0.10:80, protocol: Some(Tcp), opens: false }",
+            render::lookup(&fake::lookup(), plain),
+        ),
         ("config show", "ConfigShow", fake::CONFIG.to_owned()),
         ("config reload", "ConfigReload", "service web changed\n".to_owned()),
     ];

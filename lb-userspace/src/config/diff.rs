@@ -40,6 +40,21 @@ impl fmt::Display for Field {
     }
 }
 
+impl Change {
+    /// The service that it is about.
+    #[must_use]
+    pub const fn service(&self) -> &ServiceName {
+        match self {
+            Self::ServiceAdded(service)
+            | Self::ServiceRemoved(service)
+            | Self::ServiceChanged(service, _)
+            | Self::BackendAdded(service, _)
+            | Self::BackendRemoved(service, _)
+            | Self::BackendChanged(service, _, _) => service,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,6 @@
 //! Reading and sweeping the tables of flows through mapped memory, while the data plane uses them.
 
+pub mod clients;
 pub mod list;
 pub mod newest;
 pub mod tally;

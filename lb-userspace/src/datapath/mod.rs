@@ -11,6 +11,7 @@ pub mod load;
 mod loads;
 pub mod log;
 mod memory;
+mod names;
 pub mod pin;
 mod space;
 pub mod stats;

@@ -14,7 +14,7 @@ pub use health_check::{HealthCheck, HttpCheck, Probe};
 pub use limits::Limits;
 pub use name::{InvalidServiceName, ServiceName};
 pub use service::{
-    AdminState, Backend, Health, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, Service,
+    AdminState, Backend, FlowState, Health, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, Service,
 };
 
 use std::{net::IpAddr, path::PathBuf};

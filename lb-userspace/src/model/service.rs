@@ -183,6 +183,22 @@ words! {
 }
 
 words! {
+    /// How far a flow has come.
+    FlowState {
+        /// TCP: a SYN, and nothing after it.
+        HalfOpen => "half-open",
+        /// TCP: a segment after the SYN.
+        Established => "established",
+        /// TCP: one side has sent a FIN.
+        HalfClosed => "half-closed",
+        /// TCP: it is over, and remembered for late packets.
+        Closing => "closing",
+        /// UDP.
+        Datagrams => "datagrams",
+    }
+}
+
+words! {
     /// What the operator says of a backend.
     AdminState {
         /// Gets new flows.

@@ -136,34 +136,41 @@ impl Placement {
 /// Decides, given what was decided `before`.
 #[must_use]
 pub fn place(candidates: &[Candidate], policy: &Policy, before: &Placement) -> Placement {
-    let eligible: Vec<bool> = candidates.iter().map(is_eligible).collect();
-    let panic = panic::sets_in(candidates, &eligible, policy.panic_threshold, before.panic);
+    let counted: Vec<bool> = candidates.iter().map(is_counted).collect();
+    let panic = panic::sets_in(candidates, &counted, policy.panic_threshold, before.panic);
     let usable: Vec<bool> = candidates
         .iter()
-        .zip(&eligible)
-        .map(|(candidate, eligible)| {
+        .zip(&counted)
+        .map(|(candidate, counted)| {
             let by_health = match (panic, policy.panic_action) {
                 (false, _) => candidate.health == Health::Up,
                 (true, PanicAction::All) => candidate.health != Health::Checking,
                 (true, PanicAction::None) => false,
             };
-            *eligible && by_health
+            *counted && candidate.is_reachable && by_health
         })
         .collect();
     let priorities = if panic {
         candidates.iter().map(|candidate| candidate.priority).collect()
     } else {
-        tiers::in_use(candidates, &eligible, &usable, policy.failover_below, &before.priorities)
+        tiers::in_use(candidates, &counted, &usable, policy.failover_below, &before.priorities)
     };
     let active = |index: usize| usable[index] && priorities.contains(&candidates[index].priority);
     let full = full::full(candidates, &active, before);
     let all_full = (0..candidates.len()).filter(|index| active(*index)).all(|index| full[index]);
+    let gets_flows = |index: usize| active(index) && (!full[index] || all_full);
+    let ramp_of = |candidate: &Candidate| ramp(candidate.starting_for, policy.slow_start);
+    // Where all start slowly none does: there is nobody to take the rest.
+    let nobody_settled = !candidates
+        .iter()
+        .enumerate()
+        .any(|(index, candidate)| gets_flows(index) && ramp_of(candidate) >= WHOLE);
     let shares = candidates.iter().enumerate().map(|(index, candidate)| {
-        let gets_flows = active(index) && (!full[index] || all_full);
+        let gets_flows = gets_flows(index);
         Share {
             address: candidate.address,
             ring_weight: if gets_flows { candidate.weight } else { 0 },
-            ramp_permille: ramp(candidate.starting_for, policy.slow_start),
+            ramp_permille: if gets_flows && nobody_settled { WHOLE } else { ramp_of(candidate) },
             in_spite_of_health: active(index) && candidate.health != Health::Up,
             is_full: full[index],
         }
@@ -171,8 +178,9 @@ pub fn place(candidates: &[Candidate], policy: &Policy, before: &Placement) -> P
     Placement { shares: shares.collect(), panic, priorities }
 }
 
-fn is_eligible(candidate: &Candidate) -> bool {
-    candidate.admin_state == AdminState::Enabled && candidate.weight > 0 && candidate.is_reachable
+/// Whether it is one of those that there should be: shares of what is up are shares of these.
+fn is_counted(candidate: &Candidate) -> bool {
+    candidate.admin_state == AdminState::Enabled && candidate.weight > 0
 }
 
 /// Whether less than `threshold` percent of the weight counts; what was so `before` ends only at ten points more.

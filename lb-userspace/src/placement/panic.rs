@@ -4,14 +4,14 @@ use super::{Candidate, is_below};
 use crate::model::Health;
 
 /// Whether fewer backends are up, by weight, than `threshold` percent of those that there is a verdict on.
-pub(super) fn sets_in(candidates: &[Candidate], eligible: &[bool], threshold: u8, before: bool) -> bool {
+pub(super) fn sets_in(candidates: &[Candidate], counted: &[bool], threshold: u8, before: bool) -> bool {
     if threshold == 0 {
         return false;
     }
     let judged = candidates
         .iter()
-        .zip(eligible)
-        .filter(|(candidate, eligible)| **eligible && candidate.health != Health::Checking)
+        .zip(counted)
+        .filter(|(candidate, counted)| **counted && candidate.health != Health::Checking)
         .map(|(candidate, _)| candidate);
     let weight = |candidate: &Candidate| u32::from(candidate.weight);
     let all: u32 = judged.clone().map(weight).sum();

@@ -79,6 +79,34 @@ fn the_next_priority_joins_where_too_few_are_up_and_leaves_late() {
 }
 
 #[test]
+fn who_cannot_be_reached_is_missing() {
+    // A host that dies on the local network has no next hop any more.
+    let dead = |priority, up| {
+        tier(priority, up, 4)
+            .into_iter()
+            .map(|candidate| Candidate { is_reachable: candidate.health == Health::Up, ..candidate })
+    };
+    let candidates: Vec<_> = dead(0, 1).chain(dead(1, 4)).collect();
+    let placement = place(&candidates, &POLICY, &Placement::default());
+    assert_eq!(on_ring(&placement), 1 + 4);
+    let policy = Policy { panic_threshold: 60, panic_action: PanicAction::None, ..POLICY };
+    assert!(!place(&candidates, &policy, &Placement::default()).panic, "5 of 8 are up");
+    let candidates: Vec<_> = dead(0, 1).chain(dead(1, 3)).collect();
+    assert!(place(&candidates, &policy, &Placement::default()).panic, "4 of 8 are up");
+}
+
+#[test]
+fn a_backend_that_is_alone_has_everything_at_once() {
+    let policy = Policy { slow_start: Duration::from_secs(60), ..POLICY };
+    let starting = Candidate { starting_for: Some(Duration::ZERO), ..candidate(1, Health::Up) };
+    let down = candidate(2, Health::Down);
+    let alone = place(&[starting, down], &policy, &Placement::default());
+    assert_eq!(alone.shares[0].ramp_permille, WHOLE);
+    let other = candidate(2, Health::Up);
+    assert_eq!(place(&[starting, other], &policy, &alone).shares[0].ramp_permille, 100);
+}
+
+#[test]
 fn without_a_threshold_the_next_priority_is_for_when_nobody_is_up() {
     let policy = Policy { failover_below: 0, ..POLICY };
     for (up, expected) in [(4, 4), (1, 1), (0, 4)] {

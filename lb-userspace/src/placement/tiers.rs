@@ -8,15 +8,15 @@ use super::{Candidate, is_below};
 /// weight of those before it is usable, or none of it.
 pub(super) fn in_use(
     candidates: &[Candidate],
-    eligible: &[bool],
+    counted: &[bool],
     usable: &[bool],
     failover_below: u8,
     before: &BTreeSet<u8>,
 ) -> BTreeSet<u8> {
     let all: BTreeSet<u8> = candidates
         .iter()
-        .zip(eligible)
-        .filter(|(_, eligible)| **eligible)
+        .zip(counted)
+        .filter(|(_, counted)| **counted)
         .map(|(candidate, _)| candidate.priority)
         .collect();
     let mut used = BTreeSet::new();
@@ -30,7 +30,7 @@ pub(super) fn in_use(
                     .map(|(candidate, _)| u32::from(candidate.weight))
                     .sum()
             };
-            let (has, of) = (weight_of(usable), weight_of(eligible));
+            let (has, of) = (weight_of(usable), weight_of(counted));
             if has > 0 && !is_below(has, of, failover_below, before.contains(&priority)) {
                 break;
             }

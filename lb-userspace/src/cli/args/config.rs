@@ -9,6 +9,7 @@ use super::client::ClientArgs;
 pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   flowgate config check /etc/flowgate/flowgate.toml
+  flowgate config diff /etc/flowgate/flowgate.toml
   flowgate config reload
   flowgate config show";
 
@@ -18,6 +19,11 @@ pub(crate) enum ConfigCommand {
     /// Check a configuration file; no agent is needed
     #[command(after_help = "EXAMPLES:\n  flowgate config check /etc/flowgate/flowgate.toml")]
     Check(ConfigCheckArgs),
+    /// Show what a file would change: who would get which part of new flows, and how many flows would move
+    #[command(
+        after_help = "EXAMPLES:\n  flowgate config diff /etc/flowgate/flowgate.toml\n  flowgate config diff new.toml --output json"
+    )]
+    Diff(ConfigDiffArgs),
     /// Print the state in force as a configuration file
     #[command(
         after_help = "EXAMPLES:\n  flowgate config show > flowgate.toml\n  flowgate config show --output json"
@@ -33,6 +39,15 @@ pub(crate) enum ConfigCommand {
 pub(crate) struct ConfigCheckArgs {
     /// The file
     pub(crate) file: PathBuf,
+}
+
+/// `flowgate config diff`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigDiffArgs {
+    /// The file
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// `flowgate config show` and `reload`.

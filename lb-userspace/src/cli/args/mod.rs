@@ -6,6 +6,7 @@ mod backend;
 mod client;
 mod config;
 mod detach;
+mod flow;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     client::{ClientArgs, Output},
     config::ConfigCommand,
     detach::DetachArgs,
+    flow::{FlowCommand, LookupArgs},
     service::{HealthArgs, ServiceAddArgs, ServiceCommand, ServiceSetArgs},
 };
 
@@ -56,9 +58,15 @@ pub(crate) enum Command {
     /// Add, list, show, change, drain and remove the backends of services
     #[command(subcommand, after_help = backend::EXAMPLES)]
     Backend(BackendCommand),
-    /// Check a configuration file; show or reload the agent's configuration
+    /// Check a configuration file, or compare it; show or reload the agent's configuration
     #[command(subcommand, after_help = config::EXAMPLES)]
     Config(ConfigCommand),
+    /// List and count the flows that are remembered
+    #[command(subcommand, after_help = flow::EXAMPLES)]
+    Flow(FlowCommand),
+    /// Ask the data plane what it would do with a packet, and why
+    #[command(after_help = flow::LOOKUP_EXAMPLES)]
+    Lookup(LookupArgs),
     /// Show the data plane's counters
     #[command(
         after_help = "EXAMPLES:\n  flowgate stats\n  flowgate stats --all\n  flowgate stats --output json"

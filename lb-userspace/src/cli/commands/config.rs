@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use crate::{
+    api::schema::ConfigText,
     cli::{
         args::{ConfigCommand, Output},
         failure::Failure,
@@ -17,6 +18,12 @@ pub(super) async fn run(command: ConfigCommand, terminal: &mut Terminal<'_>) -> 
         ConfigCommand::Check(args) => {
             let summary = check_file(&args.file).map_err(Failure::Failed)?;
             terminal.text(&(summary + "\n"))
+        }
+        ConfigCommand::Diff(args) => {
+            let text = read(&args.file).map_err(Failure::Failed)?;
+            let text = ConfigText { path: args.file.display().to_string(), text };
+            let diff = args.client.client().config_diff(&text).await?;
+            terminal.answer(args.client.output, &diff, render::config_diff)
         }
         ConfigCommand::Show(args) => {
             let text = args.client.client().config_show().await?;

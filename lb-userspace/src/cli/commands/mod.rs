@@ -4,6 +4,7 @@ mod backend;
 mod config;
 mod detach;
 mod drain;
+mod flow;
 mod service;
 
 use clap::CommandFactory as _;
@@ -30,6 +31,8 @@ pub(crate) async fn run(command: Command, terminal: &mut Terminal<'_>) -> Result
         Command::Service(command) => service::run(command, terminal).await,
         Command::Backend(command) => backend::run(command, terminal).await,
         Command::Config(command) => config::run(command, terminal).await,
+        Command::Flow(command) => flow::run(command, terminal).await,
+        Command::Lookup(args) => flow::lookup(args, terminal).await,
         Command::Detach(args) => detach::run(args, terminal).await,
         Command::Completions(args) => {
             // Into memory first: the generator panics where a pipe is closed.

@@ -2,7 +2,9 @@
 
 mod backend;
 mod changed;
+mod diff;
 mod facts;
+mod flow;
 mod paint;
 mod service;
 mod stats;
@@ -15,6 +17,8 @@ mod units;
 pub(crate) use self::{
     backend::{backend, backends},
     changed::changed,
+    diff::config_diff,
+    flow::{flow_count, flows, lookup},
     paint::Paint,
     service::{service, services},
     stats::stats,

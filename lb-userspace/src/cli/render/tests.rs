@@ -228,3 +228,60 @@ fn what_a_backend_answers_cannot_move_the_cursor() {
     let text = backends(&rows, Paint::new(false));
     assert!(text.ends_with("status \\u{1b}[2J\\n500\n"), "{text}");
 }
+
+#[test]
+fn flows_and_what_is_left_out() {
+    let expected = "\
+SERVICE  CLIENT              BACKEND         SEEN AS        STATE        IDLE  FORGOTTEN IN
+web      198.51.100.7:40000  10.2.0.11:8080  10.2.0.1:1024  established    3s        4m 57s
+web      -                   10.2.0.11:8080  -              half-open      3s        4m 57s
+
+7 more: narrow it down, or raise --limit
+
+2 steered flows (dsr) could not be compared: their clients' addresses are not kept
+";
+    assert_eq!(flows(&fake::flow_list(), Paint::new(false)), expected);
+}
+
+#[test]
+fn flows_in_groups() {
+    let text = flow_count(&fake::flow_count(), Paint::new(false));
+    let expected = "\
+40 flows
+
+OF               FLOWS  SHARE
+198.51.100.0/24     30  75.0%
+203.0.113.0/24       6  15.0%
+others               4  10.0%
+";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn what_a_file_would_change() {
+    let expected = "\
+backend web 10.2.0.12:8080 removed
+
+SERVICE  BACKEND         SHARE NOW  SHARE THEN  FLOWS  WOULD MOVE
+web      10.2.0.11:8080      50.0%      100.0%   1000           0
+web      10.2.0.12:8080      50.0%           -     24          24
+
+24 present flows would lose their backend: drain it first with `flowgate backend drain --wait`
+";
+    assert_eq!(config_diff(&fake::config_diff(), Paint::new(false)), expected);
+    assert_eq!(config_diff(&Default::default(), Paint::new(false)), "Nothing would change.\n");
+}
+
+#[test]
+fn what_would_become_of_a_packet() {
+    let expected = "\
+the packet
+  fate     forward (forwarded)
+  service  web (full-nat, maglev)
+  backend  10.2.0.11:8080
+
+why
+  maglev picks slot 17 of 4099, which is 10.2.0.11:8080's
+";
+    assert_eq!(lookup(&fake::lookup(), Paint::new(false)), expected);
+}

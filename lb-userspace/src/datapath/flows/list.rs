@@ -116,7 +116,12 @@ impl FlowTables {
         FlowListing { rows, more, not_compared }
     }
 
-    fn translated_row(&self, place: usize, timeouts: &[Option<Timeouts>], now: u16) -> Option<FlowRow> {
+    pub(super) fn translated_row(
+        &self,
+        place: usize,
+        timeouts: &[Option<Timeouts>],
+        now: u16,
+    ) -> Option<FlowRow> {
         let reply = self.whole_reply(place)?;
         let (word, peer) = (ReplyWord(reply.word), ReplyPeer(reply.peer));
         let limits = timeouts.get(usize::from(peer.backend())).copied().flatten()?;
