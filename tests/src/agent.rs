@@ -245,7 +245,8 @@ impl Agent {
         found.cloned().with_context(|| format!("service {service} has no backend {address}: {rows}"))
     }
 
-    /// Waits until every backend of every service gets new flows, and gives the time that it took.
+    /// Waits until every backend of every service gets new flows, or is up and would if its priority were in use, and
+    /// gives the time that it took.
     ///
     /// # Errors
     /// With the rows of those that do not, and the agent's log.
@@ -255,7 +256,9 @@ impl Agent {
             let rows = self.cli_json(&["backend", "list"])?;
             let rows = rows.as_array().context("backend list is no array")?;
             ensure!(!rows.is_empty(), "there is no backend");
-            let waiting: Vec<_> = rows.iter().filter(|row| row["active"] != true).collect();
+            let is_spared = |row: &serde_json::Value| row["priority"] != 0 && row["health"] == "up";
+            let waiting: Vec<_> =
+                rows.iter().filter(|row| row["active"] != true && !is_spared(row)).collect();
             ensure!(waiting.is_empty(), "not active: {waiting:?}");
             Ok(())
         };

@@ -20,8 +20,9 @@ impl Controller {
         let changes = diff(&self.desired, &wanted);
         let mut touched: Vec<&ServiceName> = changes.iter().map(|change| change.service()).collect();
         touched.dedup();
-        let now = Instant::now();
-        self.meter.counts(&self.datapath.maps, now);
+        // Who decides by these numbers is not told of a moment ago.
+        self.meter.forget_counts();
+        self.meter.counts(&self.datapath.maps, Instant::now());
         let services: Vec<_> = touched.into_iter().map(|name| self.shift(name, &wanted)).collect();
         Ok(ConfigDiff {
             changes: changes.iter().map(ToString::to_string).collect(),
