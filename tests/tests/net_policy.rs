@@ -151,7 +151,7 @@ fn a_canary_grows_by_one_command_a_step_and_no_connection_notices() -> Result<()
             agent.cli_ok(&["backend", "set", service, &set[0], &set[1]])?;
             let row = agent.backend(service, backend_of(&net, 1)[index].1)?;
             let share = row["share"].as_f64().context("a share")?;
-            ensure!((share - canary as f64 / 100.0).abs() < 1e-9, "{row}");
+            ensure!((share - f64::from(canary) / 100.0).abs() < 1e-9, "{row}");
             let load = Load::start(&net.client.netns, Plan::http(target));
             wait_until("two hundred requests", UP_WITHIN, || load.snapshot().requests >= 200)?;
             let summary = load.stop();
@@ -175,6 +175,56 @@ fn one_wrong_backend_of_several_changes_nothing() -> Result<()> {
     ensure!(output.status.code() == Some(1), "{output:?}");
     ensure!(String::from_utf8_lossy(&output.stderr).contains("has no backend 10.10.0.99:8080"), "{output:?}");
     ensure!(agent.backend("web4", "10.10.0.11:8080".parse()?)?["weight"] == 10);
+    Ok(())
+}
+
+#[test]
+fn in_panic_all_are_used_or_none() -> Result<()> {
+    for (action, answered) in [("all", true), ("none", false)] {
+        let net = Topology::one_arm(3)?;
+        let servers = net.serve_http(8080)?;
+        let options = format!("refuse = \"reject\"\npanic_threshold = 50\npanic_action = \"{action}\"");
+        let agent = start(&net, &both(&net, 3, &options, ""))?;
+        servers[..2].iter().for_each(|server| server.set_healthy(false));
+        wait_for_health(&agent, &net, 0, "down")?;
+        wait_for_health(&agent, &net, 1, "down")?;
+        wait_until("status says so", UP_WITHIN, || {
+            agent.cli_ok(&["status"]).is_ok_and(|status| status.contains("panic: fewer than 50 %"))
+        })?;
+        for (service, target) in targets(&net) {
+            let load = Load::start(&net.client.netns, Plan::http(target));
+            wait_until("a hundred requests", UP_WITHIN, || load.snapshot().requests >= 100)?;
+            let summary = load.stop();
+            if answered {
+                // Their probes fail, and they serve.
+                let all = ["b1", "b2", "b3"].iter().all(|backend| summary.answered_by(backend) > 10);
+                ensure!(summary.failed == 0 && all, "{service}: {summary}");
+            } else {
+                ensure!(summary.answered() == 0, "{service}: {summary}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ports_that_run_out_are_spoken_of_with_the_number_of_addresses_that_would_do() -> Result<()> {
+    let net = Topology::one_arm(1)?;
+    let _servers = net.serve_http(8080)?;
+    // Leaves 1024 to 2059 to full-nat.
+    net.balancer.netns.sysctl("net.ipv4.ip_local_port_range", "2060 65535")?;
+    let agent = start(&net, &both(&net, 1, "", ""))?;
+    let open = LongLived::open(&net.client.netns, net.service.v4(80), 800, Duration::from_secs(2))?;
+    // A count is a second old at most.
+    thread::sleep(Duration::from_millis(1_100));
+    let status = agent.cli_ok(&["status"])?;
+    for words in [
+        "800 of the 1036 ports that it can be spoken to from are in use",
+        "name 2 agent.source_addresses (there is 1)",
+    ] {
+        ensure!(status.contains(words), "{status}");
+    }
+    ensure!(open.broken().is_empty(), "{:?}", open.broken());
     Ok(())
 }
 

@@ -6,7 +6,10 @@ use super::{command::Answer, controller::Controller, plan::key_of};
 use crate::{
     agent::command::CommandError,
     api::schema::{BackendShift, ConfigDiff, ConfigText, ServiceShift},
-    config::{diff::diff, edit, validate},
+    config::{
+        diff::{Change, diff},
+        edit, validate,
+    },
     model::{AdminState, Backend, Desired, DesiredService, Health, ServiceName},
     placement::{Candidate, Placement, Policy, place},
 };
@@ -18,7 +21,7 @@ impl Controller {
             .map_err(|problems| CommandError::Invalid(problems.to_string()))?;
         let wanted = edit::replace_file_services(&self.desired, config.services, &self.limits)?;
         let changes = diff(&self.desired, &wanted);
-        let mut touched: Vec<&ServiceName> = changes.iter().map(|change| change.service()).collect();
+        let mut touched: Vec<&ServiceName> = changes.iter().map(Change::service).collect();
         touched.dedup();
         // Who decides by these numbers is not told of a moment ago.
         self.meter.forget_counts();

@@ -102,13 +102,13 @@ impl Controller {
             let (message, hint) = if service.backends.is_empty() {
                 let name = &service.name;
                 (
-                    "it has no backends: every packet is dropped",
+                    "it has no backends: every packet is refused",
                     format!("`flowgate backend add {name} ADDRESS:PORT`"),
                 )
             } else {
                 let name = &service.name;
                 (
-                    "no backend gets new flows: they are dropped",
+                    "no backend gets new flows: they are refused",
                     format!("`flowgate backend list {name}` says why"),
                 )
             };

@@ -44,7 +44,9 @@ fn fill(stage: &mut Stage, mode: Mode, flows: u32) -> Result<Value> {
         "{refused} refused, {for_ports} for ports: {moved:?}"
     );
     let sent = u64::from(flows) - refused;
-    ensure!(moved.forwarded == 2 * sent && moved.flows >= sent, "{sent} flows: {moved:?}");
+    // Of steered flows a few are taken for another with the same tag, and are not counted.
+    let counted = sent - sent / 10_000;
+    ensure!(moved.forwarded == 2 * sent && moved.flows >= counted, "{sent} flows: {moved:?}");
     let known = stage.plane.flows();
     let known = if mode == Mode::Dsr { known.steered } else { known.translated };
     Ok(json!({ "begun": sent, "refused": refused, "evicted": sent.saturating_sub(known) }))
