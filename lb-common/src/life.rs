@@ -14,14 +14,6 @@ pub const TICK_SHIFT_NS: u32 = 30;
 /// The longest idle time-out, in ticks (9.7 hours): an age beyond it can still be told from one before a wrap.
 pub const MAX_IDLE_TICKS: u16 = 0x8000;
 
-/// A flow whose SYN alone has been seen is forgotten after so many ticks, where the service says nothing else: time
-/// for six retransmissions.
-pub const HALF_OPEN_TICKS: u16 = 64;
-
-/// A flow that is over is forgotten after so many ticks without packets, where the service says nothing else: its
-/// port is not used again while late packets may come.
-pub const CLOSING_TICKS: u16 = 32;
-
 /// A flow of datagrams that has had none for so many ticks leaves its port to a new one, where none is free.
 pub const YIELDING_TICKS: u16 = 3;
 

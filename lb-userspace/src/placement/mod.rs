@@ -186,7 +186,7 @@ fn is_counted(candidate: &Candidate) -> bool {
 /// Whether less than `threshold` percent of the weight counts; what was so `before` ends only at ten points more.
 fn is_below(counting: u32, all: u32, threshold: u8, before: bool) -> bool {
     let threshold = if before { (threshold + HYSTERESIS).min(100) } else { threshold };
-    counting * 100 < all * u32::from(threshold)
+    u64::from(counting) * 100 < u64::from(all) * u64::from(threshold)
 }
 
 #[cfg(test)]

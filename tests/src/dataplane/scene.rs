@@ -20,7 +20,6 @@ use flowgate::{
 };
 use lb_common::{
     Mode, NextHop, Scheduler, ServiceKey, Timeouts,
-    life::{CLOSING_TICKS, HALF_OPEN_TICKS},
     service::{PROTOCOL_TCP, PROTOCOL_UDP},
 };
 
@@ -149,7 +148,7 @@ impl Kind {
             mode: self.mode,
             scheduler: Scheduler::Maglev,
             affinity_bits: if self.v6 { 128 } else { 32 },
-            timeouts: Timeouts::new(300, HALF_OPEN_TICKS, CLOSING_TICKS, 300),
+            timeouts: Timeouts::new(300, 64, 32, 300),
             reject: false,
             ring_slots: ring::size(backends.len()),
             backends,
