@@ -87,20 +87,6 @@ impl FlowState {
         }
     }
 
-    /// Its word, as commands and the API spell it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::HalfOpen => "half-open",
-            Self::Closing => "closing",
-            Self::Datagrams => "datagrams",
-            Self::HalfClosed => "half-closed",
-            Self::Established => "established",
-            Self::Claimed => "claimed",
-        }
-    }
-
     /// The state of a flow that begins with a packet of `protocol` and `tcp_flags`.
     ///
     /// A segment without SYN begins one where it was forgotten; it has shown no more than a SYN has.

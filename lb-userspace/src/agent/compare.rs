@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Instant};
 
-use super::{command::Answer, controller::Controller, plan::key_of};
+use super::{command::Answer, controller::Controller, placements::candidate_of, plan::key_of};
 use crate::{
     agent::command::CommandError,
     api::schema::{BackendShift, ConfigDiff, ConfigText, ServiceShift},
@@ -78,18 +78,11 @@ impl Controller {
     fn placed(&self, wanted: &Desired, entry: &DesiredService) -> Placement {
         let candidate = |backend: &Backend| {
             let standing = self.facts.standing(wanted, entry, backend.address);
-            let is_unknown = standing.health == Health::Checking;
-            Candidate {
-                address: backend.address,
-                weight: standing.weight,
-                priority: backend.priority,
-                health: if is_unknown { Health::Up } else { standing.health },
-                admin_state: standing.admin_state,
-                is_reachable: is_unknown || standing.way_problem.is_none(),
-                starting_for: None,
-                flows: None,
-                max_flows: 0,
+            let candidate = candidate_of(backend, &standing);
+            if standing.health == Health::Checking {
+                return Candidate { health: Health::Up, is_reachable: true, ..candidate };
             }
+            candidate
         };
         let candidates: Vec<_> = entry.service.backends.iter().map(candidate).collect();
         place(&candidates, &Policy::from(&entry.service), &self.placements.of(&entry.service.name))

@@ -10,6 +10,7 @@ use super::{
     controller::Controller,
     flows::{seconds, state_of},
     plan::key_of,
+    views::format_mac,
 };
 use crate::{
     api::schema::{
@@ -83,7 +84,7 @@ impl Controller {
                 || backend.map_or(IpAddr::from([0; 4]), |backend| backend.ip()),
                 |way| way.gateway,
             ),
-            mac: hop.destination_mac.map(|byte| format!("{byte:02x}")).join(":"),
+            mac: format_mac(hop.destination_mac),
         })
     }
 }
@@ -149,8 +150,8 @@ fn explain(query: &LookupQuery, lookup: &Lookup, reason: Reason) -> Vec<String> 
                 FlowFate::Leaves => "its backend is gone, disabled or down",
                 FlowFate::IsAnswered => "the packet goes back to its client",
             };
-            let FlowLine { state, idle } = FlowLine::of(&flow);
-            format!("a flow is remembered ({state}, last used {idle} ago): {fate}")
+            let (state, idle_seconds) = (flow.state, flow.idle_seconds);
+            format!("a flow is remembered ({state}, last used {idle_seconds} s ago): {fate}")
         }
     });
     if let (Some((slot, slots)), Some(backend)) = (lookup.ring_slot, lookup.backend) {
@@ -168,17 +169,6 @@ fn explain(query: &LookupQuery, lookup: &Lookup, reason: Reason) -> Vec<String> 
     }
     why.push(format!("so it is {}", outcome(reason)));
     why
-}
-
-struct FlowLine {
-    state: String,
-    idle: String,
-}
-
-impl FlowLine {
-    fn of(flow: &LookupFlow) -> Self {
-        Self { state: flow.state.to_string(), idle: format!("{} s", flow.idle_seconds) }
-    }
 }
 
 fn outcome(reason: Reason) -> String {

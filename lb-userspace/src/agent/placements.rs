@@ -6,9 +6,9 @@ use std::{
     time::Instant,
 };
 
-use super::facts::Facts;
+use super::facts::{Facts, Standing};
 use crate::{
-    model::{Desired, DesiredService, Health, ServiceName},
+    model::{Backend, Desired, DesiredService, Health, ServiceName},
     placement::{Candidate, Placement, Policy, WHOLE, place},
 };
 
@@ -104,22 +104,31 @@ impl Placements {
         now: Instant,
     ) -> Vec<Candidate> {
         let service = &entry.service;
-        let candidate = |backend: &crate::model::Backend| {
+        let candidate = |backend: &Backend| {
             let standing = facts.standing(desired, entry, backend.address);
             let since = self.starting.get(&(service.name.clone(), backend.address));
             Candidate {
-                address: backend.address,
-                weight: standing.weight,
-                priority: backend.priority,
-                health: standing.health,
-                admin_state: standing.admin_state,
-                is_reachable: standing.way_problem.is_none(),
                 starting_for: since.map(|since| now.duration_since(*since)),
                 flows: count_of(entry, backend.address),
-                max_flows: backend.max_flows,
+                ..candidate_of(backend, &standing)
             }
         };
         service.backends.iter().map(candidate).collect()
+    }
+}
+
+/// A backend as it stands, whoever else there is: it does not start slowly, and its flows are not counted.
+pub(super) fn candidate_of(backend: &Backend, standing: &Standing) -> Candidate {
+    Candidate {
+        address: backend.address,
+        weight: standing.weight,
+        priority: backend.priority,
+        health: standing.health,
+        admin_state: standing.admin_state,
+        is_reachable: standing.way_problem.is_none(),
+        starting_for: None,
+        flows: None,
+        max_flows: backend.max_flows,
     }
 }
 

@@ -188,7 +188,7 @@ impl Controller {
     }
 }
 
-fn format_mac(mac: Mac) -> String {
+pub(super) fn format_mac(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
