@@ -2,13 +2,17 @@
 
 /// The version of every layout in this crate. Pins live in a directory named after it, so that an agent never
 /// opens maps of another layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Interfaces that one data plane serves. An interface's *slot* is its index in [`maps::INTERFACES`].
 pub const MAX_INTERFACES: u32 = 64;
 
-/// Source addresses of full-nat, IPv4 and IPv6 together: an entry's source index is one byte.
-pub const MAX_SOURCES: u32 = 256;
+/// Source addresses of full-nat, IPv4 and IPv6 together: an entry's source index is one byte, and one value of it is
+/// [`CLIENT_ITSELF`].
+pub const MAX_SOURCES: u32 = 255;
+
+/// In place of an index of a source address: the client's own address (mode `nat`).
+pub const CLIENT_ITSELF: u8 = 255;
 
 /// Next hops at once. Index 0 is none.
 pub const MAX_NEXT_HOPS: u32 = 1 << 14;
@@ -36,6 +40,10 @@ pub mod maps {
     pub const CLIENT_HOPS: &str = "CLIENT_HOPS";
     /// Array of [`crate::flow_table::Bucket`], in memory.
     pub const FLOWS: &str = "FLOWS";
+    /// Array of [`crate::flow_table::BucketHops`], in memory: beside `FLOWS`, for mode `nat`.
+    pub const FLOW_HOPS: &str = "FLOW_HOPS";
+    /// Hash: a server's address, port and protocol, as a [`crate::ServiceKey`], to the [`crate::Server`].
+    pub const SERVERS: &str = "SERVERS";
     /// Array of [`crate::nat_table::NatBucket`], in memory.
     pub const NAT_FLOWS: &str = "NAT_FLOWS";
     /// Array of [`crate::nat_table::NatReply`], in memory.
@@ -58,7 +66,7 @@ pub mod maps {
     pub const IDENTITY: &str = "IDENTITY";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         SERVICE_KEYS,
         SERVICES,
         BACKENDS,
@@ -68,6 +76,8 @@ pub mod maps {
         SOURCES,
         CLIENT_HOPS,
         FLOWS,
+        FLOW_HOPS,
+        SERVERS,
         NAT_FLOWS,
         NAT_REPLIES,
         EGRESS,
@@ -107,6 +117,8 @@ pub mod globals {
     pub const NAT_PORT_COUNT: &str = "NAT_PORT_COUNT";
     /// `u32`: the slot of the interface that this instance of the program is attached to.
     pub const INTERFACE_SLOT: &str = "INTERFACE_SLOT";
+    /// `u32`: [`crate::Features`] that packets may ask for.
+    pub const FEATURES: &str = "FEATURES";
     /// `u8`: 1 in the instance that explains and changes nothing ([`crate::explain`]).
     pub const EXPLAINS: &str = "EXPLAINS";
     /// `u8`: 1 where every packet's fate is logged.

@@ -24,7 +24,13 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        let [high, low] = self.words();
+        Self::words_are_v4(self.words())
+    }
+
+    /// Whether the address of which these are the words is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words_are_v4([high, low]: [u64; 2]) -> bool {
         high == 0 && low as u32 == 0xffff_0000
     }
 

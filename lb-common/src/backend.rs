@@ -1,6 +1,6 @@
 //! Backends, next hops and interfaces as the data plane sees them.
 
-use crate::Addr;
+use crate::{Addr, nat_table::ClientHop};
 
 /// One backend of one service. Index 0 is none.
 ///
@@ -88,6 +88,33 @@ pub struct NextHop {
 
 const _: () = assert!(size_of::<NextHop>() == 16 && align_of::<NextHop>() == 8);
 
+impl NextHop {
+    /// As two words: what a packet's program carries it as. As bytes on its stack it would be twelve places of eight
+    /// bytes each.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_words(words: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = words[0].to_le_bytes();
+        let [i, j, k, l, ..] = words[1].to_le_bytes();
+        Self {
+            destination_mac: [a, b, c, d, e, f],
+            source_mac: [g, h, i, j, k, l],
+            interface_slot: (words[1] >> 32) as u32,
+        }
+    }
+
+    /// The way back to a neighbour by its interface, of which `own_mac` is the first word of [`Interface`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn words_towards(client: ClientHop, own_mac: u64) -> [u64; 2] {
+        const MAC: u64 = (1 << 48) - 1;
+        let slot = client.interface_slot() as u64;
+        [client.0 & MAC | own_mac << 48, (own_mac & MAC) >> 16 | slot << 32]
+    }
+}
+
+const _: () = assert!(cfg!(target_endian = "little"), "words of bytes are put together in this order");
+
 /// An interface that the data plane is attached to.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,3 +139,17 @@ impl Interface {
 }
 
 const _: () = assert!(size_of::<Interface>() == 16 && align_of::<Interface>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_is_a_next_hop() {
+        let (mac, own) = ([2, 0x11, 0x22, 0x33, 0x44, 0x55], [6, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
+        let client = ClientHop::new(mac, 37);
+        let own_mac = u64::from_le_bytes([own[0], own[1], own[2], own[3], own[4], own[5], 1, 0]);
+        let hop = NextHop::of_words(NextHop::words_towards(client, own_mac));
+        assert_eq!(hop, NextHop { destination_mac: mac, source_mac: own, interface_slot: 37 });
+    }
+}

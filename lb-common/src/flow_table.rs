@@ -7,7 +7,7 @@
 
 use crate::{
     branchless::{is_set, is_zero, less, select},
-    life::Life,
+    life::{FlowState, Life},
 };
 
 /// Words in a bucket.
@@ -19,6 +19,14 @@ pub const BUCKET_SLOTS: usize = 8;
 pub struct Bucket(pub [u64; BUCKET_SLOTS]);
 
 const _: () = assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+
+/// Beside a [`Bucket`], for mode `nat`: where the client's packets of each flow come from, an index in
+/// [`CLIENT_HOPS`](crate::abi::maps::CLIENT_HOPS).
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketHops(pub [u16; BUCKET_SLOTS]);
+
+const _: () = assert!(size_of::<BucketHops>() == 16 && align_of::<BucketHops>() == 16);
 
 /// The two buckets where a flow may be, and its tag there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,9 @@ impl Slot {
     pub const fn new(tag: u32, backend: u16, life: Life) -> Self {
         Self(life.put((tag as u64) << Self::TAG_SHIFT | (backend as u64) << Life::BITS))
     }
+
+    /// The word of a place that is being filled.
+    pub const CLAIMED: Self = Self(FlowState::Claimed as u64);
 
     /// The flow's tag.
     #[inline(always)]
@@ -159,10 +170,7 @@ impl Vacancy {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::{
-        hash::mix,
-        life::{Classes, FlowState},
-    };
+    use crate::{hash::mix, life::Classes};
     use proptest::prelude::*;
     use std::{vec, vec::Vec};
 

@@ -16,8 +16,8 @@ pub const fn mix(mut x: u64) -> u64 {
 /// What tells one flow from another once its service is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
-    /// The client's address.
-    pub client: Addr,
+    /// The client's address, as [`Addr::words`] has it.
+    pub client: [u64; 2],
     /// The client's port, in wire order.
     pub client_port: [u8; 2],
     /// The service's index.
@@ -32,11 +32,11 @@ pub struct FlowKey {
 #[must_use]
 pub fn flow_hash(secret: [u64; 2], key: &FlowKey) -> u64 {
     let ports = u64::from(u16::from_le_bytes(key.client_port)) << 16 | u64::from(key.service);
-    if key.client.is_v4() {
-        let word = u64::from(u32::from_le_bytes(key.client.v4_octets())) << 32 | ports;
+    let [high, low] = key.client;
+    if Addr::words_are_v4(key.client) {
+        let word = low >> 32 << 32 | ports;
         mix(mix(word ^ secret[0]) ^ secret[1])
     } else {
-        let [high, low] = key.client.words();
         sip13(secret, [high, low, ports])
     }
 }
@@ -157,7 +157,7 @@ mod tests {
             a: ([u8; 4], [u8; 2], u16), b: ([u8; 4], [u8; 2], u16), secret: [u64; 2],
         ) {
             let key = |(client, client_port, service)| {
-                flow_hash(secret, &FlowKey { client: Addr::from_v4(client), client_port, service })
+                flow_hash(secret, &FlowKey { client: Addr::from_v4(client).words(), client_port, service })
             };
             prop_assert_eq!(a == b, key(a) == key(b));
         }
@@ -177,8 +177,11 @@ mod tests {
     #[test]
     fn neighbouring_ports_spread_evenly() {
         let secret = [7, 11];
-        let flows = |client, port: u16| {
-            flow_hash(secret, &FlowKey { client, client_port: port.to_be_bytes(), service: 1 })
+        let flows = |client: Addr, port: u16| {
+            flow_hash(
+                secret,
+                &FlowKey { client: client.words(), client_port: port.to_be_bytes(), service: 1 },
+            )
         };
         let ring = |client: Addr, port: u16| u64::from(ring_hash(client.words(), port.to_be_bytes()));
         let backend = Addr::from_v4([10, 2, 0, 11]);

@@ -57,6 +57,8 @@ pub enum Mode {
     FullNat = 1,
     /// Only the MAC addresses rewritten.
     Dsr = 2,
+    /// The destination rewritten; the backend answers to the client by way of Flowgate.
+    Nat = 3,
 }
 
 /// How a backend is chosen for a new flow: the value of [`Service::scheduler`].
@@ -99,7 +101,7 @@ pub struct Service {
     pub mode: u8,
     /// A [`Scheduler`].
     pub scheduler: u8,
-    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`].
+    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`], [`Service::SHARES_SERVERS`].
     pub flags: u8,
     /// [`crate::life::Classes`] of `timeouts`.
     pub classes: u16,
@@ -126,6 +128,8 @@ impl Service {
     pub const REJECTS: u8 = 1;
     /// New flows are counted in `LOADS`: the scheduler compares them, or a backend has a bound.
     pub const COUNTS_FLOWS: u8 = 2;
+    /// Mode `nat`: a backend is, or has been, another service's as well. So flows may be in both tables.
+    pub const SHARES_SERVERS: u8 = 4;
 
     /// No service.
     pub const NONE: Self = Self {

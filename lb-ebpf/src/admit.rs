@@ -3,33 +3,39 @@
 use lb_common::{Mode, Reason};
 
 use crate::{
-    nat,
+    globals, nat,
     packet::Packet,
+    servers,
     service::{self, ServiceRef},
+    steer::Way,
 };
 
 /// A packet that is ours.
 pub enum Admitted {
     /// From a client.
     Request(ServiceRef),
-    /// From a backend (full-nat).
-    Reply(nat::Reply),
+    /// From a backend (full-nat, nat).
+    Answer,
 }
 
-/// Finds out whose a packet is.
+/// Finds out whose a packet is; of an answer, where it goes.
 #[inline(always)]
-pub fn admit(packet: &Packet) -> Result<Admitted, Reason> {
-    let admitted = match service::lookup(&packet.destination) {
-        Some(service) => Admitted::Request(service),
-        None => Admitted::Reply(nat::reply(packet).ok_or(Reason::NotService)?),
+pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
+    let (admitted, is_routed) = match service::lookup(&packet.destination) {
+        // dsr leaves the hop limit alone, as a switch would; else this is a router (RFC 1812, 5.3.1).
+        Some(service) => (Admitted::Request(service), service.mode() != Mode::Dsr as u8),
+        None if answers(packet, way) => (Admitted::Answer, true),
+        None => return Err(Reason::NotService),
     };
-    // dsr leaves the hop limit alone, as a switch would; full-nat is a router (RFC 1812, 5.3.1).
-    let routed = match &admitted {
-        Admitted::Request(service) => service.mode() == Mode::FullNat as u8,
-        Admitted::Reply(_) => true,
-    };
-    if routed && packet.hop_limit <= 1 {
+    if is_routed && packet.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
     Ok(admitted)
+}
+
+/// Whether a packet answers a flow.
+#[inline(always)]
+fn answers(packet: &Packet, way: &mut Way) -> bool {
+    globals::has_mode(Mode::FullNat) && nat::answers(packet, way).is_some()
+        || globals::has_mode(Mode::Nat) && servers::answers(packet, way).is_some()
 }

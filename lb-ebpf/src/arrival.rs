@@ -11,7 +11,10 @@ use lb_common::{
     service::PROTOCOL_TCP,
 };
 
-use crate::{backend::BackendRef, clock, explain, globals, packet::Packet, select, service::ServiceRef};
+use crate::{
+    backend::BackendRef, clock, explain, globals, packet::Packet, select, service::ServiceRef,
+    steer::words_of,
+};
 
 /// A client's packet, as the tables of flows are asked about it: plain memory, handed to functions of their own.
 #[repr(C)]
@@ -27,7 +30,9 @@ pub struct Arrival {
     /// The tick of this moment.
     pub now: u16,
     /// Index of the backend that a new flow gets.
-    chosen: u64,
+    chosen: u32,
+    /// How many ports are passed over when one is looked for: those that have turned out not to be free.
+    pub first_try: u32,
 }
 
 const _: () = assert!(size_of::<Arrival>() == 80);
@@ -37,14 +42,25 @@ impl Arrival {
     pub const NOWHERE: u32 = u32::MAX;
 
     /// Nothing is known yet.
-    pub const UNKNOWN: Self =
-        Self { packet: Packet::UNKNOWN, hash: 0, slot: Self::NOWHERE, service: 0, now: 0, chosen: 0 };
+    pub const UNKNOWN: Self = Self {
+        packet: Packet::UNKNOWN,
+        hash: 0,
+        slot: Self::NOWHERE,
+        service: 0,
+        now: 0,
+        chosen: 0,
+        first_try: 0,
+    };
 
     /// Completes what there is to know of a client's packet for a service.
     #[inline(always)]
     pub fn complete(&mut self, service: &ServiceRef) {
         let packet = &self.packet;
-        let key = FlowKey { client: packet.source, client_port: packet.source_port, service: service.index };
+        let key = FlowKey {
+            client: words_of(&packet.source),
+            client_port: packet.source_port,
+            service: service.index,
+        };
         self.hash = flow_hash(globals::hash_key(), &key);
         self.service = service.index;
         explain::service(service.index);
@@ -93,7 +109,7 @@ impl Arrival {
     /// to spare for it.
     #[inline(always)]
     pub fn choose_backend(&mut self) -> Result<(), Reason> {
-        self.chosen = u64::from(Begun::unpack(choose_backend(self))?.backend());
+        self.chosen = u32::from(Begun::unpack(choose_backend(self))?.backend());
         Ok(())
     }
 

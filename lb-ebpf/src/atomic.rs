@@ -44,10 +44,21 @@ pub unsafe fn read<T: Copy>(word: *const T) -> T {
 #[inline(always)]
 pub unsafe fn read_addr(address: *const Addr) -> Addr {
     // SAFETY: the caller's contract; an address is aligned to eight bytes and as long as two words.
-    let [high, low] = unsafe { ptr::read_volatile(address.cast::<[u64; 2]>()) }.map(u64::to_ne_bytes);
+    let [high, low] = unsafe { read_words(address) }.map(u64::to_ne_bytes);
     let [a, b, c, d, e, f, g, h] = high;
     let [i, j, k, l, m, n, o, p] = low;
     Addr([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+}
+
+/// Reads sixteen bytes as two words, by two loads.
+///
+/// # Safety
+/// As for [`exchange`], or memory of the program's own; aligned to eight bytes, and sixteen of them.
+#[inline(always)]
+pub unsafe fn read_words<T>(value: *const T) -> [u64; 2] {
+    const { assert!(size_of::<T>() == 16 && align_of::<T>() == 8) };
+    // SAFETY: the caller's contract.
+    unsafe { ptr::read_volatile(value.cast::<[u64; 2]>()) }
 }
 
 /// Writes a word that others may be reading: one aligned store.

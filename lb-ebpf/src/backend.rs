@@ -88,6 +88,12 @@ impl BackendRef {
         self.backend.port
     }
 
+    /// Whether both are one server, whatever services they belong to.
+    #[inline(always)]
+    pub fn is_server(&self, other: &Self) -> bool {
+        self.backend.addr == other.backend.addr && self.backend.port == other.backend.port
+    }
+
     #[inline(always)]
     pub fn service(&self) -> u16 {
         self.backend.service

@@ -26,31 +26,34 @@ static CLIENT_HOPS: Array<u64, { MAX_CLIENT_HOPS as usize }, IN_MEMORY> = Array:
 /// How many places are tried for a neighbour.
 const CLIENT_HOP_TRIES: u64 = 8;
 
-/// The next hop at `index`, which is not 0.
+/// The next hop at `index`, which is not 0; see [`NextHop::of_words`].
 #[inline(always)]
-pub fn next_hop(index: u32) -> Result<&'static NextHop, Reason> {
+pub fn next_hop(index: u32) -> Result<[u64; 2], Reason> {
     if index == 0 {
         return Err(Reason::NoNextHop);
     }
-    NEXT_HOPS.get(index).ok_or(Reason::BadState)
+    let next_hop = NEXT_HOPS.get(index).ok_or(Reason::BadState)?;
+    // SAFETY: a map's value, which is written before a backend names it and not changed after.
+    Ok(unsafe { atomic::read_words(next_hop) })
 }
 
 /// The way back to the neighbour at `index` of the clients' hops.
 #[inline(always)]
-pub fn client_hop(index: u16) -> Result<NextHop, Reason> {
+pub fn client_hop(index: u16) -> Result<[u64; 2], Reason> {
     let hop = CLIENT_HOPS.get(u32::from(index)).ok_or(Reason::BadState)?;
     // SAFETY: a word of a map.
     let hop = ClientHop(unsafe { atomic::read(hop) });
     if !hop.is_valid() {
         return Err(Reason::BadState);
     }
-    let interface_slot = hop.interface_slot();
-    let interface = INTERFACES.get(interface_slot).ok_or(Reason::BadState)?;
+    let interface = INTERFACES.get(hop.interface_slot()).ok_or(Reason::BadState)?;
     // The agent has let go of it since.
     if interface.attached == 0 {
         return Err(Reason::NoEgress);
     }
-    Ok(NextHop { destination_mac: hop.mac(), source_mac: interface.mac, interface_slot })
+    // SAFETY: the first word of a map's value.
+    let own_mac = unsafe { atomic::read((&raw const *interface).cast::<u64>()) };
+    Ok(NextHop::words_towards(hop, own_mac))
 }
 
 /// Remembers the neighbour that a frame came from, and says where.

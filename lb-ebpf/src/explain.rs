@@ -4,7 +4,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{Explanation, Life, Reason};
 
-use crate::{globals, service::IN_MEMORY, steer::Steered};
+use crate::{globals, service::IN_MEMORY};
 
 /// The agent asks one question at a time.
 #[btf_map]
@@ -54,8 +54,8 @@ pub fn ring_slot(slot: u32) {
 
 /// Where the packet would go.
 #[inline(always)]
-pub fn steered(steered: &Steered) {
-    note(|explanation| explanation.next_hop = steered.backend.next_hop());
+pub fn next_hop(index: u32) {
+    note(|explanation| explanation.next_hop = index);
 }
 
 /// The backend that the packet goes to or comes from.

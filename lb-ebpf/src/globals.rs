@@ -3,7 +3,7 @@
 //! Their names are those of `lb_common::abi::globals`.
 
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
-use lb_common::abi::Identity;
+use lb_common::{Features, Mode, abi::Identity};
 
 use crate::service::IN_MEMORY;
 
@@ -27,6 +27,8 @@ static NAT_PORT_FIRST: Global<u16> = Global::new(0);
 static NAT_PORT_COUNT: Global<u16> = Global::new(0);
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static FEATURES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static EXPLAINS: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -66,6 +68,18 @@ pub fn nat_ports() -> (u16, u16) {
 #[inline(always)]
 pub fn interface_slot() -> u32 {
     INTERFACE_SLOT.load()
+}
+
+/// Whether the configuration has services of a mode.
+#[inline(always)]
+pub fn has_mode(mode: Mode) -> bool {
+    Features(FEATURES.load()).has(Features::mode(mode))
+}
+
+/// Whether there are servers that are backends of several services of mode `nat`.
+#[inline(always)]
+pub fn shares_servers() -> bool {
+    Features(FEATURES.load()).has(Features::SHARED_SERVERS)
 }
 
 /// Whether this instance explains what it would do, and does nothing.

@@ -28,21 +28,16 @@ mod packet;
 mod parse;
 mod refuse;
 mod select;
+mod servers;
 mod service;
 mod stats;
 mod steer;
 mod trace;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::{Mode, Reason, Verdict};
+use lb_common::{Reason, Verdict};
 
-use crate::{
-    admit::Admitted,
-    arrival::Arrival,
-    packet::{Frame, Packet},
-    service::ServiceRef,
-    steer::Translation,
-};
+use crate::{admit::Admitted, arrival::Arrival, packet::Frame, steer::Way};
 
 /// The balancer.
 #[xdp]
@@ -67,49 +62,25 @@ pub fn balance(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reason> {
     let mut arrival = Arrival::UNKNOWN;
+    let mut way = Way::UNKNOWN;
     parse::packet(frame, &mut arrival.packet)?;
-    match admit::admit(&arrival.packet)? {
-        Admitted::Request(service) => request(frame, &mut arrival, &service)
-            .or_else(|reason| refuse::refuse(ctx, &arrival, &service, reason)),
-        Admitted::Reply(reply) => answer(frame, &arrival.packet, &reply),
-    }
-}
-
-/// A client's packet. The action comes before the rewrite: what cannot leave is dropped as it came.
-#[inline(always)]
-fn request(frame: &Frame, arrival: &mut Arrival, service: &ServiceRef) -> Result<(Reason, u32), Reason> {
-    arrival.complete(service);
-    if service.mode() == Mode::FullNat as u8 {
-        let (steered, to) = steer::translated(arrival, service)?;
-        explain::steered(&steered);
-        let action = egress::action(steered.next_hop.interface_slot)?;
-        forward::translate(frame, &arrival.packet, &to, steered.next_hop)?;
-        stats::count_request(&steered, arrival.packet.bytes);
-        Ok((Reason::Forwarded, action))
-    } else {
-        let steered = steer::steered(arrival, service)?;
-        explain::steered(&steered);
-        let action = egress::action(steered.next_hop.interface_slot)?;
-        forward::direct(frame, steered.next_hop)?;
-        stats::count_request(&steered, arrival.packet.bytes);
-        Ok((Reason::Forwarded, action))
-    }
-}
-
-/// A backend's packet: it goes to the client from what the client has spoken to.
-#[inline(always)]
-fn answer(frame: &Frame, packet: &Packet, reply: &nat::Reply) -> Result<(Reason, u32), Reason> {
-    let next_hop = egress::client_hop(reply.client_hop)?;
-    let action = egress::action(next_hop.interface_slot)?;
-    let to = Translation {
-        source: reply.service.addr(),
-        source_port: reply.service.port(),
-        destination: &reply.client,
-        destination_port: reply.client_port,
+    let reason = match admit::admit(&arrival.packet, &mut way)? {
+        Admitted::Request(service) => {
+            if let Err(reason) = steer::request(&mut arrival, &service, &mut way) {
+                return refuse::refuse(ctx, &arrival, &service, reason);
+            }
+            Reason::Forwarded
+        }
+        Admitted::Answer => {
+            steer::answer(&mut way)?;
+            Reason::Replied
+        }
     };
-    forward::translate(frame, packet, &to, &next_hop)?;
-    stats::count_reply(reply.backend_index, packet.bytes);
-    Ok((Reason::Replied, action))
+    // The action comes before the rewrite: what cannot leave is dropped as it came.
+    let action = egress::action((way.next_hop[1] >> 32) as u32)?;
+    forward::forward(frame, &arrival.packet, &way)?;
+    stats::count_backend(reason, &way, arrival.packet.bytes);
+    Ok((reason, action))
 }
 
 /// Passes everything: the other end of a veth pair takes frames from XDP only while it has a program of its own.

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use lb_common::{Addr, Service, ServiceKey, Timeouts, life::Classes};
 
-use crate::atomic;
+use crate::{atomic, globals};
 
 /// `BPF_F_MMAPABLE`: the agent writes these maps through its own memory.
 pub const IN_MEMORY: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -74,6 +74,12 @@ impl ServiceRef {
     #[inline(always)]
     pub fn counts_flows(&self) -> bool {
         self.service.flags & Service::COUNTS_FLOWS != 0
+    }
+
+    /// Whether a server of it is another service's as well (`nat`).
+    #[inline(always)]
+    pub fn shares_servers(&self) -> bool {
+        globals::shares_servers() && self.service.flags & Service::SHARES_SERVERS != 0
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use lb_common::{
     reason::{REASONS, counter_index},
 };
 
-use crate::{globals, steer::Steered};
+use crate::{globals, steer::Way};
 
 #[btf_map]
 static PACKETS: PerCpuArray<u64, { (MAX_INTERFACES * REASONS) as usize }> = PerCpuArray::new();
@@ -29,31 +29,22 @@ pub fn count_packet(reason: Reason) {
     }
 }
 
-/// Counts a packet from a client.
+/// Counts a packet of a backend: one that goes to it, or comes from it.
 #[inline(always)]
-pub fn count_request(steered: &Steered, bytes: u32) {
+pub fn count_backend(reason: Reason, way: &Way, bytes: u32) {
     if globals::explains() {
         return;
     }
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(steered.backend.index)) {
+    let (packets, all_bytes) = if matches!(reason, Reason::Replied) {
+        (BackendCounter::PacketsOut, BackendCounter::BytesOut)
+    } else {
+        (BackendCounter::PacketsIn, BackendCounter::BytesIn)
+    };
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(way.backend)) {
         // SAFETY: as in `count_packet`.
         let counters = unsafe { &mut *counters };
-        counters[BackendCounter::PacketsIn as usize] += 1;
-        counters[BackendCounter::BytesIn as usize] += u64::from(bytes);
-        counters[BackendCounter::Flows as usize] += u64::from(steered.is_new);
-    }
-}
-
-/// Counts a packet from a backend.
-#[inline(always)]
-pub fn count_reply(backend_index: u16, bytes: u32) {
-    if globals::explains() {
-        return;
-    }
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(backend_index)) {
-        // SAFETY: as in `count_packet`.
-        let counters = unsafe { &mut *counters };
-        counters[BackendCounter::PacketsOut as usize] += 1;
-        counters[BackendCounter::BytesOut as usize] += u64::from(bytes);
+        counters[packets as usize] += 1;
+        counters[all_bytes as usize] += u64::from(bytes);
+        counters[BackendCounter::Flows as usize] += u64::from(way.is_new);
     }
 }

@@ -187,9 +187,13 @@ impl Agent {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write_file(&self, text: &str) -> Result<()> {
+        // None here: the setup's own lines name them.
+        let interfaces = match &self.setup.interfaces[..] {
+            [] => String::new(),
+            names => format!("interfaces = {names:?}\n"),
+        };
         let content = format!(
-            "[agent]\ninterfaces = {:?}\nsocket = {:?}\nstate_dir = {:?}\npin_dir = {:?}\n{}\n{text}",
-            self.setup.interfaces,
+            "[agent]\n{interfaces}socket = {:?}\nstate_dir = {:?}\npin_dir = {:?}\n{}\n{text}",
             self.socket(),
             self.state_dir(),
             self.pin_dir,

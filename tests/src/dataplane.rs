@@ -31,6 +31,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use flowgate::{
     datapath::{
+        DatapathError,
         apply::{LiveBackend, WantedService},
         explain::Explainer,
         flows::{FlowCounts, now_tick},
@@ -40,7 +41,7 @@ use flowgate::{
     model::{AttachMode, Limits},
 };
 
-use lb_common::Explanation;
+use lb_common::{Explanation, Features};
 pub use ledger::{Case, Ledger, Sent};
 pub use scene::{BALANCER_MACS, CLIENT_MAC, Kind, backend_mac, behind};
 pub use stream::Stream;
@@ -101,6 +102,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether every packet's fate is logged.
     pub debug_packets: bool,
+    /// What the program can do: everything, else services must not ask for more.
+    pub features: Features,
     /// `net.ipv4.ip_local_port_range`: full-nat's ports are the larger part of what is outside it.
     pub local_ports: &'static str,
 }
@@ -108,7 +111,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 16 };
-        Self { limits, debug_packets: false, local_ports: "32768 60999" }
+        Self { limits, debug_packets: false, features: Features::ALL, local_ports: "32768 60999" }
     }
 }
 
@@ -167,8 +170,8 @@ impl DataPlane {
         debug_assert!(netns.name().starts_with(&sweep::own_prefix()));
         let pins = Pins::new(&pin_dir);
         let cleanup = Cleanup::new(move || drop(pin::detach(&pin_dir, true)));
-        let load =
-            LoadOptions { pins: pins.clone(), limits: options.limits, debug_packets: options.debug_packets };
+        let Options { limits, debug_packets, features, .. } = *options;
+        let load = LoadOptions { pins: pins.clone(), limits, debug_packets, features };
         // Ports, interfaces and the device map are those of the namespace that the calling thread is in.
         let datapath = netns.run_in(|| -> Result<Datapath> {
             let mut datapath = Datapath::open(load)?;
@@ -197,9 +200,18 @@ impl DataPlane {
     /// # Panics
     /// Where that fails.
     pub fn apply(&mut self, services: &[WantedService]) {
+        self.try_apply(services).expect("the services fit");
+    }
+
+    /// The same, where it may fail.
+    ///
+    /// # Errors
+    /// What the data plane's keeper says.
+    pub fn try_apply(&mut self, services: &[WantedService]) -> Result<(), DatapathError> {
         self.now += BETWEEN_CHANGES;
-        self.datapath.maps.reconcile(services, self.now).expect("the services fit");
+        self.datapath.maps.reconcile(services, self.now)?;
         self.services = services.to_vec();
+        Ok(())
     }
 
     /// What becomes of a frame that comes in by the interface in `slot`.

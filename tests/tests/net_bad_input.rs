@@ -109,7 +109,9 @@ impl Bench {
         );
         fs::write(&file, text.replace("[agent]\n", &format!("[agent]\n{agent}")))?;
         let output = self.run(&["agent", "--config", &file.to_string_lossy()])?;
-        let left = Path::new(&pins).join("v1/maps/IDENTITY").exists();
+        let version = format!("v{}", lb_common::abi::VERSION);
+        let maps = Path::new(&pins).join(version).join("maps");
+        let left = fs::read_dir(&maps).is_ok_and(|mut entries| entries.next().is_some());
         flowgate::datapath::pin::detach(pins.as_ref(), true)?;
         ensure!(!left, "an agent that has not started has left its data plane");
         Ok(output)

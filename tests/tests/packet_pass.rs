@@ -11,7 +11,7 @@ use lb_common::{Mode, Reason};
 
 const ETHERNET: usize = 14;
 
-/// A data plane with a service of every kind: dsr's on port 81.
+/// A data plane with a service of every kind: each mode's on a port of its own.
 fn plane() -> DataPlane {
     let mut plane = DataPlane::new();
     let services: Vec<_> =
@@ -21,7 +21,12 @@ fn plane() -> DataPlane {
 }
 
 fn address(kind: Kind) -> SocketAddr {
-    SocketAddr::new(kind.address().ip(), if kind.is_full_nat() { 80 } else { 81 })
+    let port = match kind.mode {
+        Mode::FullNat => 80,
+        Mode::Dsr => 81,
+        Mode::Nat => 83,
+    };
+    SocketAddr::new(kind.address().ip(), port)
 }
 
 fn request(kind: Kind, client: u32) -> Packet {

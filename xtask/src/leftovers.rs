@@ -1,7 +1,7 @@
 //! What killed test runs have left behind.
 //!
-//! Tests begin the names of all they make with `fgt-`, and put the number of their process into
-//! it: what belongs to a living process is left alone.
+//! Tests begin the names of all they make with `fgt-` and the number of their process: what belongs to a living process
+//! is left alone.
 
 use std::{
     env, fs,
@@ -38,8 +38,8 @@ fn remove_namespace(name: &str) -> Result<()> {
     // A namespace lives on, nameless, while a process of the killed run is inside.
     let inside = process::capture(Command::new("ip").args(["netns", "pids", name]), next_step)?;
     for process in inside.split_whitespace() {
-        // It may have ended by itself meanwhile.
-        process::probe(Command::new("kill").args(["-KILL", process]));
+        // A shell's own `kill`, since minimal systems have no other. It may have ended by itself meanwhile.
+        process::probe(Command::new("sh").args(["-c", "kill -KILL \"$0\"", process]));
     }
     process::run(Command::new("ip").args(["netns", "del", name]), next_step)
 }
@@ -62,11 +62,11 @@ fn abandoned<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &
     names.filter(|name| is_abandoned(name, |pid| Path::new("/proc").join(pid).exists()))
 }
 
+/// Names are `fgt-PID-…`: the first number is the process's, others are not.
 fn is_abandoned(name: &str, is_alive: impl Fn(&str) -> bool) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| {
-        !rest
-            .split(|c: char| !c.is_ascii_alphanumeric())
-            .any(|part| part.parse::<u32>().is_ok() && is_alive(part))
+        let owner = rest.split('-').next().unwrap_or(rest);
+        owner.parse::<u32>().is_ok() && !is_alive(owner)
     })
 }
 
@@ -79,10 +79,11 @@ mod tests {
         let is_alive = |pid: &str| pid == "42";
         for (name, expected) in [
             ("fgt-41-client", true),
+            ("fgt-41-42-client", true),
             ("fgt-42-client", false),
-            ("fgt-client-42", false),
-            ("fgt-client", true),
-            ("fgt-a42", true),
+            ("fgt-42-41-client", false),
+            ("fgt-client-41", false),
+            ("fgt-client", false),
             ("blue", false),
             ("xfgt-41", false),
         ] {

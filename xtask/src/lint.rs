@@ -1,5 +1,7 @@
 //! `cargo xtask lint`: formatting, the architecture's rules, and no warning anywhere.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::{build, paths, process, steps::Steps, tidy};
@@ -34,6 +36,12 @@ fn clippy() -> Result<&'static str> {
 fn need_component(subcommand: &str, component: &str) -> Result<()> {
     match process::probe(&mut process::cargo([subcommand, "--version"])) {
         Some(_) => Ok(()),
-        None => bail!("`cargo {subcommand}` is not there: `rustup component add {component}`"),
+        None => {
+            println!("xtask: installing {component}: rustup component add {component}");
+            let mut rustup = Command::new("rustup");
+            let next_step =
+                format!("`cargo {subcommand}` is missing: install {component} for your toolchain");
+            process::run(rustup.args(["component", "add", component]), &next_step)
+        }
     }
 }

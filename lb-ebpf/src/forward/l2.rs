@@ -1,12 +1,13 @@
 //! Ethernet: both MAC addresses, since a bridge learns from the source.
 
-use lb_common::NextHop;
+/// The first eight bytes of a frame, and the four after them: both MAC addresses.
+pub type MacBytes = ([u8; 8], [u8; 4]);
 
-use crate::packet::EthernetHdr;
-
-/// Addresses a frame to a next hop. This is all that `dsr` does.
+/// Addresses a frame, of which `macs` are the first bytes, to a next hop ([`lb_common::NextHop::of_words`]).
 #[inline(always)]
-pub fn readdress(ethernet: &mut EthernetHdr, next_hop: &NextHop) {
-    ethernet.destination = next_hop.destination_mac;
-    ethernet.source = next_hop.source_mac;
+pub fn readdress(macs: &mut MacBytes, next_hop: &[u64; 2]) {
+    macs.0 = next_hop[0].to_le_bytes();
+    macs.1 = (next_hop[1] as u32).to_le_bytes();
 }
+
+const _: () = assert!(size_of::<MacBytes>() == 12 && align_of::<MacBytes>() == 1);

@@ -2,7 +2,8 @@
 //! free, both claimed, written and then published.
 
 use lb_common::{
-    Addr, FlowState, Reason, ServiceKey,
+    Addr, FlowState, Mode, Reason, ServiceKey,
+    abi::CLIENT_ITSELF,
     flow_table::Vacancy,
     nat_table::{
         KEY_CLAIMED, KEY_EMPTY, NatReply, NatValue, PORT_TRIES, ReplyPeer, ReplyWord, buckets_of, key_of,
@@ -10,7 +11,7 @@ use lb_common::{
     },
 };
 
-use super::{ForwardSlot, NAT_FLOWS, ON_FIN, are_halves, reply_at};
+use super::{ForwardSlot, NAT_FLOWS, ON_FIN, are_halves, reply_at, source_of};
 use crate::{
     arrival::{Arrival, Begun},
     atomic,
@@ -37,14 +38,18 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     let backend = arrival.chosen()?;
     egress::next_hop(backend.next_hop())?;
     let key = key_of(arrival.hash);
-    let source_index = backend.source_for(key)?;
-    let source = backend::source(source_index).ok_or(Reason::BadState)?;
+    let keeps_client = globals::shares_servers() && service.mode() == Mode::Nat as u8;
+    let source_index = if keeps_client { CLIENT_ITSELF } else { backend.source_for(key)? };
+    let source = source_of(source_index, arrival).ok_or(Reason::BadState)?;
+    let life = arrival.begun(&service, ON_FIN);
     if globals::explains() {
-        explain::translation(0, source_index);
-        return Ok(Begun::new(backend.index, 0, source_index));
+        // The port that is found, and nothing is written.
+        let entry = Entry { backend, source, client_hop: 0, word: ReplyWord::new(0, source_index, life) };
+        let port = publish_reply(&entry, key, arrival).ok_or(Reason::PortsExhausted)?;
+        explain::translation(port, source_index);
+        return Ok(Begun::new(backend.index, port, source_index));
     }
     let client_hop = egress::remember_client_hop(arrival.packet.source_mac)?;
-    let life = arrival.begun(&service, ON_FIN);
 
     let slot = choose_slot(arrival, key)?;
     claim(slot, arrival.protocol())?;
@@ -98,14 +103,15 @@ fn claim(slot: ForwardSlot, protocol: u8) -> Result<(), Reason> {
     }
     // A closing flow's reply half is left to expire: its port is not used again while late packets may come.
     if key != KEY_EMPTY && !matches!(value.life().state(), FlowState::Closing) {
-        release_reply(value, protocol);
+        release_reply(slot.number, value, protocol);
     }
     Ok(())
 }
 
-/// Frees the reply half of a flow whose forward half is gone, if it is still that flow's.
+/// Frees the reply half of the flow whose forward half was in a slot, if it is still that flow's: its port may have been
+/// given to another after it was over.
 #[inline(always)]
-fn release_reply(value: NatValue, own_protocol: u8) {
+fn release_reply(slot_number: u32, value: NatValue, own_protocol: u8) {
     let Some(backend) = BackendRef::at(value.backend()) else { return };
     let Some(source) = backend::source(value.source()) else { return };
     // The protocol of the flow that is pushed out is its service's.
@@ -117,10 +123,50 @@ fn release_reply(value: NatValue, own_protocol: u8) {
     unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
-        if are_halves(value, word, peer) && !matches!(word.life().state(), FlowState::Claimed) {
+        let is_its = word.forward_slot() == slot_number && are_halves(value, word, peer);
+        if is_its && !matches!(word.life().state(), FlowState::Claimed) {
             // Where the word has changed meanwhile the flow is in use again, and its place ends by its age.
             atomic::exchange(&raw mut (*entry).word, word.0, 0);
         }
+    }
+}
+
+/// Whether a client's port is what a translated flow of the same client to the same server has been given (`nat`).
+#[inline(always)]
+pub fn is_taken(arrival: &Arrival, backend: &BackendRef, port: [u8; 2]) -> bool {
+    let client = arrival.packet.source;
+    let place =
+        reply_at(backend.addr(), backend.port(), &client, u16::from_be_bytes(port), arrival.protocol());
+    let Some(entry) = place else { return false };
+    // SAFETY: words of a map's value.
+    let (word, peer) = unsafe {
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
+        (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
+    };
+    // Where this is another client's place, the new flow gets a port that it would not need: no harm.
+    word.source() == CLIENT_ITSELF
+        && peer.nat_port() == u16::from_be_bytes(port)
+        && word.life().worth(arrival.now) > 1
+}
+
+/// Forgets a flow that has just begun.
+#[inline(always)]
+pub fn forget(arrival: &Arrival, flow: Begun) {
+    let (Some(backend), Some(source)) = (BackendRef::at(flow.backend()), source_of(flow.source(), arrival))
+    else {
+        return;
+    };
+    let place = reply_at(backend.addr(), backend.port(), source, flow.port(), arrival.protocol());
+    let Some(entry) = place else { return };
+    // SAFETY: words of a map's value.
+    let (word, peer) = unsafe {
+        let word = ReplyWord(atomic::read(&raw const (*entry).word));
+        (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
+    };
+    let is_its = peer.nat_port() == flow.port() && peer.backend() == flow.backend();
+    if is_its && forget_forward(word, peer).is_some() {
+        // SAFETY: as above; where the word has changed meanwhile, the place ends by its age.
+        unsafe { atomic::exchange(&raw mut (*entry).word, word.0, 0) };
     }
 }
 
@@ -137,7 +183,7 @@ struct Entry<'a> {
 fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
     let mut yielding = 0;
     for attempt in 0..PORT_TRIES {
-        let port = half.port(key, attempt);
+        let port = half.port(key, attempt.wrapping_add(arrival.first_try));
         let entry = half.place(port, arrival)?;
         // SAFETY: a word of a map's value.
         let word = ReplyWord(unsafe { atomic::read(&raw const (*entry).word) });
@@ -149,7 +195,8 @@ fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
         }
         if !free {
             yielding = port;
-        } else if half.fill(entry, word, port, arrival) {
+        } else if claim_place(entry, word) {
+            half.fill(entry, port, arrival);
             return Some(port);
         }
     }
@@ -159,8 +206,8 @@ fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
     take_over(half, yielding, arrival)
 }
 
-/// Gives a flow's port to a new one. The other's forward half goes first: it must not send by a port that is no
-/// longer its own.
+/// Gives a flow's port to a new one, unless the other has gone on meanwhile. The other's forward half goes before the new
+/// flow is there: it must not send by a port that is no longer its own.
 #[inline(always)]
 fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
     let entry = half.place(port, arrival)?;
@@ -172,8 +219,21 @@ fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
     if !word.life().yields(arrival.now) {
         return None;
     }
-    forget_forward(word, peer)?;
-    half.fill(entry, word, port, arrival).then_some(port)
+    if !claim_place(entry, word) {
+        return None;
+    }
+    if !globals::explains() {
+        forget_forward(word, peer);
+    }
+    half.fill(entry, port, arrival);
+    Some(port)
+}
+
+/// Claims a place that is as `word` says.
+#[inline(always)]
+fn claim_place(entry: *mut NatReply, word: ReplyWord) -> bool {
+    // SAFETY: a word of a map's value.
+    globals::explains() || unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) }
 }
 
 /// Takes away the forward half of a flow, if it is still there.
@@ -216,19 +276,18 @@ impl Entry<'_> {
         service::lookup(&ServiceKey::new(*self.source, port.to_be_bytes(), arrival.protocol())).is_some()
     }
 
-    /// Claims a place that is as `word` says, writes it, and publishes it.
+    /// Writes a place that is claimed, and publishes it.
     #[inline(always)]
-    fn fill(&self, entry: *mut NatReply, word: ReplyWord, port: u16, arrival: &Arrival) -> bool {
+    fn fill(&self, entry: *mut NatReply, port: u16, arrival: &Arrival) {
+        if globals::explains() {
+            return;
+        }
         let peer = ReplyPeer::new(arrival.packet.source_port, port, self.backend.index, self.client_hop);
-        // SAFETY: an entry that this CPU claims first; the last exchange orders what was written before it.
+        // SAFETY: an entry that this CPU has claimed; the exchange orders what was written before it.
         unsafe {
-            if !atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) {
-                return false;
-            }
             atomic::write(&raw mut (*entry).peer, peer.0);
             (*entry).client = arrival.packet.source;
             atomic::exchange(&raw mut (*entry).word, CLAIM, self.word.0);
         }
-        true
     }
 }

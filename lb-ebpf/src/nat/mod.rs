@@ -9,18 +9,20 @@ mod refresh;
 mod reply;
 mod request;
 
-pub use reply::{Reply, reply};
-pub use request::request;
+pub use begin::{forget, is_taken};
+pub use reply::answers;
+pub use request::{begin, known};
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{
     Addr, FlowState,
+    abi::CLIENT_ITSELF,
     flow_table::BUCKET_SLOTS,
     hash::reply_hash,
     nat_table::{NatBucket, NatReply, NatValue, ReplyPeer, ReplyWord},
 };
 
-use crate::{globals, service::IN_MEMORY};
+use crate::{arrival::Arrival, backend, globals, service::IN_MEMORY};
 
 /// The agent sets the size of both at load.
 #[btf_map]
@@ -71,6 +73,15 @@ fn are_halves(forward: NatValue, reply: ReplyWord, peer: ReplyPeer) -> bool {
     forward.port() == peer.nat_port()
         && forward.backend() == peer.backend()
         && forward.source() == reply.source()
+}
+
+/// The address that a flow's backend answers to, by its index.
+#[inline(always)]
+fn source_of(index: u8, arrival: &Arrival) -> Option<&Addr> {
+    if globals::shares_servers() && index == CLIENT_ITSELF {
+        return Some(&arrival.packet.source);
+    }
+    backend::source(index)
 }
 
 /// The place of the reply half of a flow between `backend` and `source`.

@@ -8,14 +8,8 @@ use lb_common::{
     nat_table::{NatReply, NatValue, ReplyPeer, ReplyWord},
 };
 
-use super::{ForwardSlot, NAT_REPLIES, ON_FIN, are_halves, reply_at};
-use crate::{
-    arrival::Arrival,
-    atomic,
-    backend::{self, BackendRef},
-    egress,
-    service::ServiceRef,
-};
+use super::{ForwardSlot, NAT_REPLIES, ON_FIN, are_halves, reply_at, source_of};
+use crate::{arrival::Arrival, atomic, backend::BackendRef, egress, service::ServiceRef};
 
 /// What [`refresh_by_request`] returns of a flow that has both halves.
 pub const REFRESHED: i32 = 0;
@@ -43,12 +37,12 @@ fn by_request(arrival: &Arrival) -> Option<()> {
     let used = arrival.used(value.life(), &service, ON_FIN);
 
     let backend = BackendRef::at(value.backend())?;
-    let source = backend::source(value.source())?;
+    let source = source_of(value.source(), arrival)?;
     let entry = reply_at(backend.addr(), backend.port(), source, value.port(), arrival.protocol())?;
     let other = touch_reply(entry, value, used.state(), arrival, service.classes())?;
     let life = Life::new(used.state().beside(other), service.classes(), arrival.now);
-    // SAFETY: as above.
-    unsafe { atomic::write(slot.value(), life.put(value.0)) };
+    // SAFETY: as above; where it has changed meanwhile, another CPU has brought it up to date, or taken it away.
+    unsafe { atomic::exchange(slot.value(), value.0, life.put(value.0)) };
     Some(())
 }
 
@@ -76,13 +70,13 @@ fn by_reply(reply_index: u32, life: Life) -> Option<()> {
         let value = NatValue(atomic::read(slot.value()));
         let other = value.life().state();
         if !are_halves(value, word, peer) || matches!(other, FlowState::Empty) {
-            atomic::write(&raw mut (*entry).word, life.put(word.0));
+            atomic::exchange(&raw mut (*entry).word, word.0, life.put(word.0));
             return None;
         }
         let own = Life::new(life.state().beside(other), classes, life.tick());
         let other = Life::new(other.beside(life.state()), classes, life.tick());
-        atomic::write(&raw mut (*entry).word, own.put(word.0));
-        atomic::write(slot.value(), other.put(value.0));
+        atomic::exchange(&raw mut (*entry).word, word.0, own.put(word.0));
+        atomic::exchange(slot.value(), value.0, other.put(value.0));
     }
     Some(())
 }
@@ -109,7 +103,14 @@ fn touch_reply(
             return None;
         }
         let life = Life::new(known.beside(state), classes, arrival.now);
-        atomic::write(&raw mut (*entry).word, life.put(word.0));
+        if !atomic::exchange(&raw mut (*entry).word, word.0, life.put(word.0)) {
+            // Either an answer has brought it up to date at this moment, or the place is being given to another flow.
+            let again = atomic::read(&raw const (*entry).word);
+            let is_taken = matches!(Life::of(again).state(), FlowState::Empty | FlowState::Claimed);
+            if is_taken || (again ^ word.0) >> Life::BITS != 0 {
+                return None;
+            }
+        }
         // Where there is no room for another neighbour, answers go on to the one that is known.
         if let Ok(client_hop) = egress::remember_client_hop(arrival.packet.source_mac)
             && client_hop != peer.client_hop()

@@ -1,7 +1,8 @@
 //! The backend's packets.
 
 use lb_common::{
-    Addr, Explanation, FlowState, Life,
+    Explanation, FlowState, Life,
+    abi::CLIENT_ITSELF,
     life::Course,
     nat_table::{ReplyPeer, ReplyWord},
 };
@@ -13,21 +14,12 @@ use crate::{
     clock, explain, globals,
     packet::Packet,
     service::ServiceRef,
+    steer::{Way, words_of},
 };
 
-/// The reply half of a flow, as a packet uses it.
-pub struct Reply {
-    pub backend_index: u16,
-    pub service: ServiceRef,
-    pub client: Addr,
-    pub client_port: [u8; 2],
-    /// Index of the neighbour that the client's packets come from.
-    pub client_hop: u16,
-}
-
-/// The flow that a packet answers, if it answers one.
+/// Whether a packet answers a translated flow; where it goes, if it does.
 #[inline(always)]
-pub fn reply(packet: &Packet) -> Option<Reply> {
+pub fn answers(packet: &Packet, way: &mut Way) -> Option<()> {
     let (first, count) = globals::nat_ports();
     let port = u16::from_be_bytes(packet.destination.port);
     if port.wrapping_sub(first) >= count {
@@ -41,7 +33,7 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
     let (word, peer, client) = unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         let peer = ReplyPeer(atomic::read(&raw const (*entry).peer));
-        (word, peer, atomic::read_addr(&raw const (*entry).client))
+        (word, peer, atomic::read_words(&raw const (*entry).client))
     };
     let life = word.life();
     if peer.nat_port() != port || matches!(life.state(), FlowState::Empty | FlowState::Claimed) {
@@ -51,7 +43,9 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
     if *backend.addr() != packet.source || backend.port() != packet.source_port {
         return None;
     }
-    if *backend::source(word.source())? != packet.destination.addr {
+    let is_clients = globals::shares_servers() && word.source() == CLIENT_ITSELF;
+    let source = if is_clients { client } else { words_of(backend::source(word.source())?) };
+    if source != words_of(&packet.destination.addr) {
         return None;
     }
     let service = ServiceRef::at(backend.service())?;
@@ -73,11 +67,8 @@ pub fn reply(packet: &Packet) -> Option<Reply> {
     if used != life && !globals::explains() {
         refresh_by_reply(index, used.put(0));
     }
-    Some(Reply {
-        backend_index: backend.index,
-        service,
-        client,
-        client_port: peer.client_port(),
-        client_hop: peer.client_hop(),
-    })
+    way.answers(&service, client, peer.client_port());
+    way.backend = backend.index;
+    way.client_hop = peer.client_hop();
+    Some(())
 }

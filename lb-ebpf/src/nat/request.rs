@@ -19,9 +19,15 @@ use crate::{
     service::ServiceRef,
 };
 
-/// The flow of a client's packet, and whether it begins with it.
+/// Begins a flow to the backend that was chosen.
 #[inline(always)]
-pub fn request(arrival: &mut Arrival, service: &ServiceRef) -> Result<(Begun, bool), Reason> {
+pub fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
+    Begun::unpack(begin_translated(arrival))
+}
+
+/// The flow that a client's packet goes on with; where it is over, `arrival.slot` is its place.
+#[inline(always)]
+pub fn known(arrival: &mut Arrival, service: &ServiceRef) -> Result<Option<Begun>, Reason> {
     let key = key_of(arrival.hash);
     let (first_index, second_index) = buckets_of(key, globals::nat_mask());
     // Both buckets are asked for before either is looked at, so that their misses overlap.
@@ -35,12 +41,11 @@ pub fn request(arrival: &mut Arrival, service: &ServiceRef) -> Result<(Begun, bo
     };
     if let Some(slot) = known {
         if let Some(forward) = go_on(slot, arrival, service)? {
-            return Ok((forward, false));
+            return Ok(Some(forward));
         }
         arrival.slot = slot.number;
     }
-    arrival.choose_backend()?;
-    Ok((Begun::unpack(begin_translated(arrival))?, true))
+    Ok(None)
 }
 
 /// The slot of `bucket` that holds `key`.

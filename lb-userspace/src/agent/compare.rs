@@ -10,7 +10,7 @@ use crate::{
         diff::{Change, diff},
         edit, validate,
     },
-    model::{AdminState, Backend, Desired, DesiredService, Health, ServiceName},
+    model::{AdminState, Backend, Desired, DesiredService, Health, OnDown, ServiceName},
     placement::{Candidate, Placement, Policy, place},
 };
 
@@ -36,9 +36,11 @@ impl Controller {
 
     fn shift(&self, name: &ServiceName, wanted: &Desired) -> ServiceShift {
         let (before, after) = (self.desired.services.get(name), wanted.services.get(name));
-        let same_place = before
-            .zip(after)
-            .is_some_and(|(before, after)| key_of(&before.service) == key_of(&after.service));
+        // Flows of another mode are in another table, or look otherwise to their backends.
+        let same_place = before.zip(after).is_some_and(|(before, after)| {
+            let (before, after) = (&before.service, &after.service);
+            key_of(before) == key_of(after) && before.mode == after.mode
+        });
         let placed_before = before.map(|_| self.placements.of(name));
         let placed_after = after.map(|entry| self.placed(wanted, entry));
         let part = |placement: &Option<Placement>, backend| {
@@ -54,7 +56,7 @@ impl Controller {
                 let flows = before.map_or(0, |entry| {
                     self.meter.flows_of(&self.datapath.maps, &key_of(&entry.service), backend)
                 });
-                let stays = same_place && after.is_some_and(|entry| keeps_flows(entry, backend));
+                let stays = same_place && after.is_some_and(|entry| self.keeps_flows(wanted, entry, backend));
                 BackendShift {
                     backend,
                     share_before: part(&placed_before, backend),
@@ -73,6 +75,14 @@ impl Controller {
 }
 
 impl Controller {
+    /// Whether flows of a backend stay where they are: it is still there, not disabled, and not one that is down in a
+    /// service that lets go of such flows.
+    fn keeps_flows(&self, wanted: &Desired, entry: &DesiredService, backend: SocketAddr) -> bool {
+        let standing = self.facts.standing(wanted, entry, backend);
+        let is_left = standing.health == Health::Down && entry.service.on_down != OnDown::Keep;
+        entry.service.backend(backend).is_some() && standing.admin_state != AdminState::Disabled && !is_left
+    }
+
     /// What would be decided for a service, health being what it is; backends that nobody has probed yet are taken for
     /// up.
     fn placed(&self, wanted: &Desired, entry: &DesiredService) -> Placement {
@@ -91,9 +101,4 @@ impl Controller {
 
 fn addresses(entry: &DesiredService) -> impl Iterator<Item = SocketAddr> + '_ {
     entry.service.backends.iter().map(|backend| backend.address)
-}
-
-/// Whether flows of a backend stay where they are: it is still there, and not disabled.
-fn keeps_flows(entry: &DesiredService, backend: SocketAddr) -> bool {
-    entry.service.backend(backend).is_some() && entry.admin_state(backend) != AdminState::Disabled
 }

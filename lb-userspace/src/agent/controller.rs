@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::schema::{Changed, Finding},
     config::entry::ServiceEntry,
-    datapath::{explain::Explainer, load::Datapath, pin},
+    datapath::{apply::features_of, explain::Explainer, load::Datapath, pin},
     health::{HealthEvent, Monitor, Target},
     model::{AgentSettings, Desired, DesiredService, Health, Limits, ServiceName},
     neigh::{NextHopEvent, Resolver, links::LinkEvent},
@@ -33,6 +33,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// How often flows are counted for backends with a bound and for least-conn: what is placed in between the data plane
 /// counts itself, what ends in between it does not.
 const LOADS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the program can do more than services ask for: less, and who tries things out would wait each time for
+/// the kernel to take another.
+const FIT_AFTER: Duration = Duration::from_secs(60);
 
 /// Everything that the controller owns.
 pub(super) struct Controller {
@@ -55,6 +59,8 @@ pub(super) struct Controller {
     /// Loaded with the first `lookup`.
     pub(super) explainer: Option<Explainer>,
     pub(super) started: Instant,
+    /// When the program could last do no more than services ask for.
+    pub(super) fits_since: Instant,
     /// The health in force of each backend, and since when.
     pub(super) standings: HashMap<(ServiceName, SocketAddr), (Health, Instant)>,
     /// Why the maps are not what was planned; none where they are.
@@ -182,7 +188,12 @@ impl Controller {
         self.note_transitions(now);
         self.decide(now);
         let wanted = plan(&self.desired, &self.facts, &self.placements);
-        let done = tokio::task::block_in_place(|| self.datapath.maps.reconcile(&wanted, now));
+        let done = tokio::task::block_in_place(|| {
+            // The program first: from the first write on packets may ask for what is new.
+            let features = features_of(&wanted).and(self.datapath.features());
+            self.interfaces.fit(&mut self.datapath, features)?;
+            self.datapath.maps.reconcile(&wanted, now)
+        });
         self.apply_problem = done.as_ref().err().map(ToString::to_string);
         done.map_err(|error| error.to_string())
     }
@@ -252,9 +263,26 @@ impl Controller {
             let packets = slots.iter().filter_map(|slot| maps.packets(*slot).ok()).flatten();
             meter.note_drops(packets, now);
         });
+        self.fit();
         // What could not be written may be possible now: an index has rested, memory is free.
         if self.apply_problem.is_some() || self.placements.is_ramping() {
             self.apply_or_log();
+        }
+    }
+
+    /// Takes out of the program what no service has asked for in a while.
+    fn fit(&mut self) {
+        let (needed, now) = (self.datapath.maps.features(), Instant::now());
+        if self.datapath.features() == needed {
+            self.fits_since = now;
+        }
+        if now.duration_since(self.fits_since) < FIT_AFTER {
+            return;
+        }
+        self.fits_since = now;
+        let done = tokio::task::block_in_place(|| self.interfaces.fit(&mut self.datapath, needed));
+        if let Err(problem) = done {
+            warn!(%problem, "the program still does what no service asks for any more");
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::{Timeouts, life::TICK_SHIFT_NS};
+use lb_common::{Timeouts, abi::CLIENT_ITSELF, life::TICK_SHIFT_NS};
 
 use super::{
     command::{Answer, CommandError},
@@ -47,7 +47,7 @@ pub(super) fn state_of(state: lb_common::FlowState) -> Option<FlowState> {
     match state {
         Known::HalfOpen => Some(FlowState::HalfOpen),
         Known::Established => Some(FlowState::Established),
-        Known::HalfClosed => Some(FlowState::HalfClosed),
+        Known::HalfClosed | Known::PeerClosed => Some(FlowState::HalfClosed),
         Known::Closing => Some(FlowState::Closing),
         Known::Datagrams => Some(FlowState::Datagrams),
         Known::Empty | Known::Claimed => None,
@@ -91,8 +91,8 @@ impl Controller {
         };
         match find(&self.desired, name)?.service.mode {
             Mode::FullNat => Ok(()),
-            Mode::Dsr => Err(CommandError::Invalid(format!(
-                "service {name} has mode dsr, and of its flows no client's address is kept: leave --from out, or ask \
+            mode @ (Mode::Nat | Mode::Dsr) => Err(CommandError::Invalid(format!(
+                "service {name} has mode {mode}, and of its flows no client's address is kept: leave --from out, or ask \
                  `flowgate lookup` where a client's packets go"
             ))),
         }
@@ -151,7 +151,11 @@ impl FlowSnapshot {
     fn row(&self, row: &list::FlowRow) -> Option<FlowRow> {
         let (service, backend) = self.backends.get(usize::from(row.backend))?.clone()?;
         let source = |flow: list::TranslatedFlow| {
-            Some(SocketAddr::new(*self.sources.get(&flow.source)?, flow.source_port))
+            let its_own = (flow.source == CLIENT_ITSELF).then(|| flow.client.ip());
+            Some(SocketAddr::new(
+                its_own.or_else(|| self.sources.get(&flow.source).copied())?,
+                flow.source_port,
+            ))
         };
         Some(FlowRow {
             service,

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use lb_common::Features;
+
 use crate::{
     api::schema::{InterfaceStatus, PacketTotals},
     datapath::{
         DatapathError,
         apply::Reconciler,
-        load::{AttachTarget, Datapath},
+        load::{AttachTarget, Attached, Datapath},
         stats::packet_totals,
     },
     model::{AttachMode, InterfaceSettings},
@@ -104,20 +106,37 @@ impl Interfaces {
             mode: settings.mode,
         };
         let attached = datapath.attach(&target)?;
-        if let Some(log) = attached.log {
-            self.logs.spawn(async move {
-                if let Err(error) = log.run().await {
-                    warn!(%error, "the data plane's debug lines have ended");
-                }
-            });
+        let (slot, mode) = (attached.slot, attached.mode);
+        self.follow(attached);
+        info!(interface = link.name, slot, ?mode, "attached");
+        Ok(Attachment { index: link.index, slot, mode, running: link.running() })
+    }
+
+    /// Writes the debug lines of an instance of the program into the log, where it has any.
+    fn follow(&mut self, attached: Attached) {
+        let Some(log) = attached.log else { return };
+        self.logs.spawn(async move {
+            if let Err(error) = log.run().await {
+                warn!(%error, "the data plane's debug lines have ended");
+            }
+        });
+    }
+
+    /// Has the program on every interface do `features` and no more.
+    ///
+    /// # Errors
+    /// An interface refuses.
+    pub(super) fn fit(&mut self, datapath: &mut Datapath, features: Features) -> Result<(), DatapathError> {
+        if datapath.features() == features {
+            return Ok(());
         }
-        info!(interface = link.name, slot = attached.slot, mode = ?attached.mode, "attached");
-        Ok(Attachment {
-            index: link.index,
-            slot: attached.slot,
-            mode: attached.mode,
-            running: link.running(),
-        })
+        let attached = datapath.fit(features)?;
+        // Those of the programs before have nothing to say any more.
+        self.logs.abort_all();
+        for instance in attached {
+            self.follow(instance);
+        }
+        Ok(())
     }
 
     /// Brings what is known in line with the interfaces as they are; whether anything has changed.

@@ -158,12 +158,6 @@ fn explain(query: &LookupQuery, lookup: &Lookup, reason: Reason) -> Vec<String> 
         why.push(format!("{} picks slot {slot} of {slots}, which is {backend}'s", service.scheduler));
     }
     match lookup.source {
-        Some(source) if source.port() == 0 => {
-            why.push(format!(
-                "the backend would see it from {}, at a port that is yet to be picked",
-                source.ip()
-            ));
-        }
         Some(source) => why.push(format!("the backend sees it from {source}")),
         None => {}
     }
@@ -183,6 +177,7 @@ fn outcome(reason: Reason) -> String {
         Reason::NoBackend => "dropped: no backend gets new flows".to_owned(),
         Reason::BackendsFull => "dropped: every backend has all the flows that it may have".to_owned(),
         Reason::NoNextHop => "dropped: the way to the backend is not known".to_owned(),
+        Reason::PortsExhausted => "dropped: no port is free to speak to the backend from".to_owned(),
         other => format!("{} ({})", other.verdict().as_str(), other.label()),
     }
 }

@@ -23,6 +23,14 @@ pub(super) fn plan(desired: &Desired, facts: &Facts, placements: &Placements) ->
     desired.services.values().map(|entry| plan_service(desired, facts, placements, entry)).collect()
 }
 
+fn mode_of(mode: Mode) -> lb_common::Mode {
+    match mode {
+        Mode::FullNat => lb_common::Mode::FullNat,
+        Mode::Nat => lb_common::Mode::Nat,
+        Mode::Dsr => lb_common::Mode::Dsr,
+    }
+}
+
 /// What names a service in packets.
 pub(super) fn key_of(service: &Service) -> ServiceKey {
     let protocol = match service.protocol {
@@ -46,10 +54,7 @@ fn plan_service(
     });
     WantedService {
         key: key_of(service),
-        mode: match service.mode {
-            Mode::FullNat => lb_common::Mode::FullNat,
-            Mode::Dsr => lb_common::Mode::Dsr,
-        },
+        mode: mode_of(service.mode),
         scheduler: match service.scheduler {
             Scheduler::Maglev => lb_common::Scheduler::Maglev,
             Scheduler::SourceHash => lb_common::Scheduler::SourceHash,
@@ -60,7 +65,7 @@ fn plan_service(
         timeouts: timeouts_of(service),
         reject: service.refuse == Refuse::Reject,
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
-        ring_slots: ring::size(service.backends.len()),
+        ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),
         backends: backends.collect(),
     }
 }

@@ -16,6 +16,7 @@ use super::{
     interfaces::Interfaces,
     meter::Meter,
     placements::Placements,
+    plan::plan,
     reload,
     state::{self, Restored, StateFile},
 };
@@ -25,6 +26,7 @@ use crate::{
         server::Server,
     },
     datapath::{
+        apply::features_of,
         load::{Datapath, LoadOptions},
         pin::{self, Pins},
     },
@@ -125,7 +127,9 @@ async fn serve(
 
     let pins = Pins::new(&config.agent.pin_dir);
     let _lock = pins.lock()?;
-    let options = LoadOptions { pins, limits: config.limits, debug_packets: config.agent.debug_packets };
+    let (limits, debug_packets) = (config.limits, config.agent.debug_packets);
+    let features = features_of(&plan(&restored.desired, &Facts::default(), &Placements::default()));
+    let options = LoadOptions { pins, limits, debug_packets, features };
     let mut datapath = Datapath::open(options)?;
     info!(adopted = datapath.adopted, pin_dir = %config.agent.pin_dir.display(), "data plane ready");
     warnings.extend(datapath.differs_from(&config.limits).then(other_limits));
@@ -156,6 +160,7 @@ async fn serve(
         explainer: None,
         meter: Meter::default(),
         started: Instant::now(),
+        fits_since: Instant::now(),
         standings: std::collections::HashMap::new(),
         apply_problem: None,
         monitor,

@@ -5,9 +5,11 @@ use std::{
     net::SocketAddr,
 };
 
+use lb_common::server::SERVER_SERVICES;
+
 use super::error::{Problem, Scope};
 use crate::{
-    model::{Desired, DesiredService, Limits, Origin, Protocol, Service},
+    model::{Desired, DesiredService, Limits, Mode, Origin, Protocol, Service},
     ring,
 };
 
@@ -19,8 +21,12 @@ pub(super) struct Claim {
     pub(super) protocol: Protocol,
     /// None where it is not valid.
     pub(super) address: Option<SocketAddr>,
+    /// How its packets are forwarded.
+    pub(super) mode: Mode,
     /// In their order; none in the place of one that is not valid.
     pub(super) backends: Vec<Option<SocketAddr>>,
+    /// The size of its ring.
+    pub(super) ring_slots: u32,
 }
 
 impl Claim {
@@ -30,7 +36,9 @@ impl Claim {
             name: service.name.to_string(),
             protocol: service.protocol,
             address: Some(service.address),
+            mode: service.mode,
             backends: service.backends.iter().map(|backend| Some(backend.address)).collect(),
+            ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),
         }
     }
 }
@@ -92,7 +100,30 @@ pub(super) fn clashes(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
             problems.push(scope.problem("address", message));
         }
     }
+    problems.extend(crowded_servers(claims));
     problems.extend(overruns(claims, limits));
+    problems
+}
+
+/// Mode `nat`: servers that are backends of more services than the data plane tells apart.
+fn crowded_servers(claims: &[Claim]) -> Vec<Problem> {
+    let mut services: BTreeMap<(SocketAddr, Protocol), usize> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for claim in claims.iter().filter(|claim| claim.mode == Mode::Nat) {
+        for (index, backend) in claim.backends.iter().enumerate() {
+            let Some(backend) = backend else { continue };
+            let count = services.entry((*backend, claim.protocol)).or_default();
+            *count += 1;
+            if *count > SERVER_SERVICES {
+                let scope = claim.scope.part(&format!("backend {backend}"), ["backend".into(), index.into()]);
+                let message = format!(
+                    "address {backend} is a backend of {count} services of mode = \"nat\", and answers of one server are \
+                     told apart for {SERVER_SERVICES} at most: use mode = \"full-nat\" for some, or another port of the server"
+                );
+                problems.push(scope.problem("address", message));
+            }
+        }
+    }
     problems
 }
 
@@ -105,7 +136,7 @@ fn overruns(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
         );
         (needed > limit as usize).then(|| scope.problem(field, message))
     };
-    let rings = || claims.iter().map(|claim| ring::size(claim.backends.len()) as usize);
+    let rings = || claims.iter().map(|claim| claim.ring_slots as usize);
     // A new ring is written beside the old one.
     let slots = rings().sum::<usize>() + rings().max().unwrap_or(0);
     let backends = claims.iter().map(|claim| claim.backends.len()).sum();

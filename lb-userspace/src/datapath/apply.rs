@@ -3,6 +3,7 @@
 
 mod backends;
 mod rings;
+mod servers;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,12 +14,13 @@ use std::{
 };
 
 use lb_common::{
-    Mode, NextHop, Reason, Scheduler, Service, ServiceKey, Timeouts,
+    Features, Mode, NextHop, Reason, Scheduler, Service, ServiceKey, Timeouts,
     counters::{BACKEND_COUNTERS, BackendCounters},
     ring::RingRef,
     service::client_mask,
 };
 
+pub use self::servers::features_of;
 pub use super::live::LiveBackend;
 use super::{
     DatapathError,
@@ -85,6 +87,8 @@ pub struct Reconciler {
     pub(super) live: Live,
     /// Flows of backends of services that need them counted, at the last count.
     pub(super) flow_counts: HashMap<(ServiceKey, SocketAddr), u64>,
+    /// Servers that are backends of several services (`nat`), at the last change.
+    shared_servers: HashSet<ServiceKey>,
     /// Whether a backend has gone whose flows are still in the tables.
     wants_sweep: bool,
 }
@@ -96,7 +100,8 @@ impl Reconciler {
     /// The maps cannot be read.
     pub fn new(tables: Tables) -> Result<Self, DatapathError> {
         let live = Live::read(&tables)?;
-        Ok(Self { tables, live, flow_counts: HashMap::new(), wants_sweep: true })
+        let (flow_counts, shared_servers) = (HashMap::new(), HashSet::new());
+        Ok(Self { tables, live, flow_counts, shared_servers, wants_sweep: true })
     }
 
     /// Packets that came in by the interface in `slot`, by reason.
@@ -182,24 +187,38 @@ impl Reconciler {
         for key in gone {
             self.remove_service(&key, now)?;
         }
+        self.forget_servers(wanted)?;
+        self.note_sharers(wanted);
         for service in wanted {
             self.put_service(service, now)?;
         }
         Ok(())
     }
 
+    /// What packets ask of the program, for the services that are in the maps.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.live.services.values().fold(Features::NONE, |all, service| all.and(service.features))
+    }
+
     fn put_service(&mut self, wanted: &WantedService, now: Instant) -> Result<(), DatapathError> {
-        let is_new = !self.live.services.contains_key(&wanted.key);
         let mut service = match self.live.services.remove(&wanted.key) {
             Some(service) => service,
             None => self.make_service(wanted, now)?,
         };
         // The service is put back whatever happens, so that the live state stays that of the maps.
-        let done = self
-            .fill_service(&mut service, wanted, now)
-            .and_then(|()| if is_new { self.tables.insert_key(&wanted.key, service.index) } else { Ok(()) });
+        let done =
+            self.fill_service(&mut service, wanted, now).and_then(|()| self.put_key(&mut service, wanted));
         self.live.services.insert(wanted.key, service);
         done
+    }
+
+    fn put_key(&mut self, service: &mut LiveService, wanted: &WantedService) -> Result<(), DatapathError> {
+        if !service.has_key {
+            self.tables.insert_key(&wanted.key, service.index)?;
+            service.has_key = true;
+        }
+        Ok(())
     }
 
     fn make_service(&mut self, wanted: &WantedService, now: Instant) -> Result<LiveService, DatapathError> {
@@ -213,6 +232,8 @@ impl Reconciler {
         self.tables.services.set(index as usize, empty);
         Ok(LiveService {
             index,
+            has_key: false,
+            features: Features::NONE,
             timeouts: wanted.timeouts,
             counts_flows: false,
             ring: RingRef::default(),
@@ -231,6 +252,7 @@ impl Reconciler {
         for backend in &wanted.backends {
             self.put_backend(service, backend, now)?;
         }
+        self.put_servers(service, wanted)?;
         self.put_ring(service, wanted, now)?;
         // Only now, since no new flow comes by the ring any more.
         for backend in wanted.backends.iter().filter(|backend| !backend.usable) {
@@ -248,6 +270,7 @@ impl Reconciler {
     fn put_settings(&mut self, service: &mut LiveService, wanted: &WantedService) {
         let rejects = if wanted.reject { Service::REJECTS } else { 0 };
         let counts = if wanted.counts_flows() { Service::COUNTS_FLOWS } else { 0 };
+        let shares = if self.shares_servers(service, wanted) { Service::SHARES_SERVERS } else { 0 };
         let [classes_low, classes_high] = wanted.timeouts.classes().0.to_ne_bytes();
         let [port_high, port_low] = wanted.key.port;
         let settings = u64::from_ne_bytes([
@@ -256,7 +279,7 @@ impl Reconciler {
             wanted.key.protocol,
             wanted.mode as u8,
             wanted.scheduler as u8,
-            rejects | counts,
+            rejects | counts | shares,
             classes_low,
             classes_high,
         ]);
@@ -272,13 +295,19 @@ impl Reconciler {
                 place.store(word, Ordering::Release);
             }
         }
+        service.features = Features::mode(wanted.mode);
+        if shares != 0 {
+            service.features = service.features.and(Features::SHARED_SERVERS);
+        }
         service.timeouts = wanted.timeouts;
         service.counts_flows = wanted.counts_flows();
     }
 
     fn remove_service(&mut self, key: &ServiceKey, now: Instant) -> Result<(), DatapathError> {
         let Some(mut service) = self.live.services.remove(key) else { return Ok(()) };
-        if let Err(error) = self.tables.remove_key(key) {
+        if service.has_key
+            && let Err(error) = self.tables.remove_key(key)
+        {
             self.live.services.insert(*key, service);
             return Err(error);
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    Backend, NextHop, Scheduler, Service, ServiceKey, Timeouts,
+    Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, Timeouts,
     abi::{MAX_NEXT_HOPS, MAX_SOURCES},
     ring::RingRef,
 };
@@ -27,11 +27,17 @@ pub(super) struct Live {
     pub(super) ring_space: Space,
     pub(super) next_hops: LiveNextHops,
     pub(super) sources: LiveSources,
+    /// Servers of mode `nat`, and the services whose backends they are.
+    pub(super) servers: HashMap<ServiceKey, Server>,
 }
 
 /// One service.
 pub(super) struct LiveService {
     pub(super) index: u32,
+    /// Whether packets find it: the last thing that is written of a service.
+    pub(super) has_key: bool,
+    /// What its packets ask for.
+    pub(super) features: Features,
     pub(super) timeouts: Timeouts,
     /// Whether the data plane counts the flows of its backends.
     pub(super) counts_flows: bool,
@@ -106,6 +112,7 @@ impl Live {
             ring_space: Space::new(0..tables.rings.len() as u32),
             next_hops: LiveNextHops { space: Space::new(1..MAX_NEXT_HOPS), users: HashMap::new() },
             sources: LiveSources::read(tables),
+            servers: tables.servers()?.into_iter().collect(),
         };
         let mut by_index = HashMap::new();
         for (key, index) in tables.keys()? {
@@ -116,6 +123,8 @@ impl Live {
             by_index.insert(index, key);
             let adopted = LiveService {
                 index,
+                has_key: true,
+                features: features_of(&service),
                 timeouts: Timeouts(service.timeouts),
                 counts_flows: service.flags & Service::COUNTS_FLOWS != 0,
                 ring,
@@ -139,6 +148,11 @@ impl Live {
         }
         Ok(live)
     }
+}
+
+fn features_of(service: &Service) -> Features {
+    let mode = Features(1 << service.mode);
+    if service.flags & Service::SHARES_SERVERS == 0 { mode } else { mode.and(Features::SHARED_SERVERS) }
 }
 
 impl LiveBackend {

@@ -1,6 +1,6 @@
 //! Bringing the data plane into the kernel, or adopting the one that runs there.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -11,7 +11,7 @@ use aya::{
     },
 };
 use lb_common::{
-    Interface,
+    Features, Interface,
     abi::{self, Identity, MAX_INTERFACES, globals, programs},
 };
 
@@ -33,11 +33,15 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether every packet's fate is logged.
     pub debug_packets: bool,
+    /// What packets may ask for, besides what the services that run already do, until [`Datapath::fit`] says otherwise.
+    pub features: Features,
 }
 
 /// A data plane that is in the kernel.
 pub struct Datapath {
     pub(super) options: LoadOptions,
+    /// What the program is attached to, by slot.
+    targets: BTreeMap<u32, AttachTarget>,
     /// The maps.
     pub maps: Reconciler,
     /// Whether it ran already when this agent came.
@@ -83,14 +87,15 @@ impl Datapath {
     ///
     /// # Errors
     /// bpffs, rights, memory, pins of another make: each with the way out.
-    pub fn open(options: LoadOptions) -> Result<Self, DatapathError> {
+    pub fn open(mut options: LoadOptions) -> Result<Self, DatapathError> {
         options.pins.prepare()?;
         let adopted = is_complete(&options.pins)?;
         if !adopted {
             make_maps(&options)?;
         }
         let maps = Reconciler::new(Tables::open(&options.pins)?)?;
-        Ok(Self { options, maps, adopted })
+        options.features = options.features.and(maps.features());
+        Ok(Self { options, targets: BTreeMap::new(), maps, adopted })
     }
 
     /// Whether the tables that run are of other sizes than `limits` ask for.
@@ -132,8 +137,33 @@ impl Datapath {
         program.pin(&program_pin).map_err(|error| {
             DatapathError::kernel(format!("cannot pin {}", program_pin.display()), &error)
         })?;
+        self.targets.insert(slot, target.clone());
         let mode = if attached == Interface::NATIVE { AttachMode::Native } else { AttachMode::Generic };
         Ok(Attached { slot, mode, log })
+    }
+
+    /// What the program that is attached can do.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.options.features
+    }
+
+    /// Replaces the program on every interface by one that can do `features` and no more; nothing where it is so
+    /// already.
+    ///
+    /// # Errors
+    /// An interface refuses. Those before it have the new program, which still does what the services that run need.
+    pub fn fit(&mut self, features: Features) -> Result<Vec<Attached>, DatapathError> {
+        if self.options.features == features {
+            return Ok(Vec::new());
+        }
+        let before = std::mem::replace(&mut self.options.features, features);
+        let targets: Vec<_> = self.targets.values().cloned().collect();
+        let attached: Result<Vec<_>, _> = targets.iter().map(|target| self.attach(target)).collect();
+        if attached.is_err() {
+            self.options.features = before;
+        }
+        attached
     }
 
     /// Takes the program off the interface in `slot`.
@@ -150,6 +180,7 @@ impl Datapath {
             }
         }
         self.maps.tables.interfaces.set(slot as usize, Interface::default());
+        self.targets.remove(&slot);
         Ok(())
     }
 
@@ -176,6 +207,9 @@ impl Datapath {
         if (known.mac, known.mtu) != (mac, mtu) {
             self.maps.tables.interfaces.set(slot as usize, Interface { mac, mtu, ..known });
         }
+        if let Some(target) = self.targets.get_mut(&slot) {
+            (target.mac, target.mtu) = (mac, mtu);
+        }
     }
 
     fn register(&self, slot: u32, target: &AttachTarget, attached: u8) -> Result<(), DatapathError> {
@@ -201,6 +235,8 @@ fn load(
 ) -> Result<Ebpf, DatapathError> {
     let explains = u8::from(purpose == Purpose::Explain);
     let debug_packets = u8::from(options.debug_packets && purpose == Purpose::Balance);
+    // It is loaded once for whatever may be asked later; what no service has no packet meets.
+    let features = if purpose == Purpose::Explain { Features::ALL } else { options.features };
     let (flow_mask, nat_mask) = (identity.flow_buckets - 1, identity.nat_buckets - 1);
     let reply_mask = identity.nat_replies - 1;
     let sizes = Sizes { identity: *identity }.entries();
@@ -214,6 +250,7 @@ fn load(
         .override_global(globals::NAT_PORT_FIRST, &identity.nat_port_first, true)
         .override_global(globals::NAT_PORT_COUNT, &identity.nat_port_count, true)
         .override_global(globals::INTERFACE_SLOT, &slot, true)
+        .override_global(globals::FEATURES, &features.0, true)
         .override_global(globals::EXPLAINS, &explains, true)
         .override_global(globals::DEBUG_PACKETS, &debug_packets, true);
     for (name, entries, _) in sizes {

@@ -4,10 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use aya::maps::{DevMap, HashMap, Map, MapData, PerCpuArray};
 use lb_common::{
-    Addr, Backend, Explanation, Interface, Load, NextHop, Service, ServiceKey,
+    Addr, Backend, Explanation, Interface, Load, NextHop, Server, Service, ServiceKey,
     abi::{Identity, MAX_CLIENT_HOPS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SOURCES, maps},
     counters::{BACKEND_COUNTERS, BackendCounters},
-    flow_table::Bucket,
+    flow_table::{Bucket, BucketHops},
     nat_table::{NatBucket, NatReply},
     reason::{REASONS, Reason, counter_index},
     ring::{LINE_SLOTS, RingLine},
@@ -28,6 +28,7 @@ pub struct Tables {
     pub(super) loads: Memory<Load>,
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
+    servers: HashMap<MapData, [u8; 24], [u8; 16]>,
     egress: DevMap<MapData>,
     packets: PerCpuArray<MapData, u64>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
@@ -78,6 +79,8 @@ impl Sizes {
             (maps::SOURCES, MAX_SOURCES, bytes(size_of::<Addr>())),
             (maps::CLIENT_HOPS, MAX_CLIENT_HOPS, 8),
             (maps::FLOWS, identity.flow_buckets, bytes(size_of::<Bucket>())),
+            (maps::FLOW_HOPS, identity.flow_buckets, bytes(size_of::<BucketHops>())),
+            (maps::SERVERS, identity.backends, bytes(size_of::<Server>())),
             (maps::NAT_FLOWS, identity.nat_buckets, bytes(size_of::<NatBucket>())),
             (maps::NAT_REPLIES, identity.nat_replies, bytes(size_of::<NatReply>())),
             (maps::EGRESS, MAX_INTERFACES, 8),
@@ -116,6 +119,7 @@ impl Tables {
             loads: mapped(pins, maps::LOADS, known.backends)?,
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
+            servers: typed(pins, maps::SERVERS)?,
             egress: typed(pins, maps::EGRESS)?,
             packets: typed(pins, maps::PACKETS)?,
             backend_counters: typed(pins, maps::BACKEND_COUNTERS)?,
@@ -160,6 +164,25 @@ impl Tables {
             .map(|entry| entry.map(|(bytes, index)| (ServiceKey::from_bytes(&bytes), index)))
             .collect::<Result<_, _>>()
             .map_err(|error| DatapathError::kernel("cannot read the data plane's services", &error))
+    }
+
+    /// Says whose backend a server is, in mode `nat`; nobody's any more where no service is left.
+    pub(super) fn set_server(&mut self, key: &ServiceKey, server: Server) -> Result<(), DatapathError> {
+        let done = if server == Server::default() {
+            self.servers.remove(&key.to_bytes())
+        } else {
+            self.servers.insert(key.to_bytes(), server.to_bytes(), 0)
+        };
+        done.map_err(|error| DatapathError::kernel("cannot say whose backend a server is", &error))
+    }
+
+    /// Every server of mode `nat`, and whose backend it is.
+    pub(super) fn servers(&self) -> Result<Vec<(ServiceKey, Server)>, DatapathError> {
+        self.servers
+            .iter()
+            .map(|entry| entry.map(|(key, value)| (ServiceKey::from_bytes(&key), Server::from_bytes(&value))))
+            .collect::<Result<_, _>>()
+            .map_err(|error| DatapathError::kernel("cannot read the data plane's servers", &error))
     }
 
     /// Lets frames out by the interface in `slot`.

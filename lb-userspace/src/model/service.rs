@@ -131,6 +131,8 @@ words! {
     Mode {
         /// Source and destination are rewritten; replies come back through Flowgate.
         FullNat => "full-nat",
+        /// The destination is rewritten; the backend answers to the client by way of Flowgate, which is its router.
+        Nat => "nat",
         /// Only the MAC addresses are rewritten; replies go straight to the client.
         Dsr => "dsr",
     }

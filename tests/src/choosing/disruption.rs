@@ -101,7 +101,7 @@ fn without_table(whole: &[WantedBackend], changed: &[WantedBackend], clients: Ra
 
 /// The backend of each client's flow by the ring alone.
 fn choices(backends: &[WantedBackend], clients: Range<u32>) -> Vec<u16> {
-    let ring = ring::build(&stage::members(backends), ring::size(backends.len()));
+    let ring = ring::build(&stage::members(backends), stage::ring_slots(backends));
     let place = RingRef { first_line: 0, slots: ring.len() as u32 };
     let choice = |client| {
         let client = Stream::client(client);

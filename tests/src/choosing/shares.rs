@@ -89,7 +89,7 @@ fn one(
     moved.check(flows, flows)?;
 
     let layout = if scheduler == Scheduler::RoundRobin { ring::sequence } else { ring::build };
-    let ring = layout(&stage::members(&backends), ring::size(backends.len()));
+    let ring = layout(&stage::members(&backends), stage::ring_slots(&backends));
     let tally = |indices: &[u16]| {
         let mut counts = vec![0_u64; weights.len()];
         indices.iter().for_each(|index| counts[usize::from(*index) - 1] += 1);

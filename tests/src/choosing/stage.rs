@@ -49,7 +49,8 @@ pub(super) fn members(backends: &[WantedBackend]) -> Vec<Member> {
 
 /// The service of a mode: IPv4, TCP.
 pub(super) fn service(mode: Mode, backends: Vec<WantedBackend>) -> WantedService {
-    WantedService { ring_slots: ring::size(backends.len()), ..kind(mode).service(backends) }
+    let ring_slots = ring_slots(&backends);
+    WantedService { ring_slots, ..kind(mode).service(backends) }
 }
 
 fn kind(mode: Mode) -> Kind {
@@ -157,4 +158,9 @@ impl Counts {
             flows: self.flows.wrapping_sub(before.flows),
         }
     }
+}
+
+/// The size of the ring of a service with these backends, whatever became of some of them meanwhile.
+pub(super) fn ring_slots(backends: &[WantedBackend]) -> u32 {
+    ring::size(backends.iter().map(|backend| backend.ring_weight))
 }

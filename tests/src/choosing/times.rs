@@ -32,7 +32,7 @@ pub(super) fn measure_build(scale: &Scale) -> Result<Value> {
     let mut rows = Vec::new();
     for count in [10, 100, 1_000, 10_000] {
         let members = stage::members(&stage::backends(Mode::Dsr, &vec![10; count]));
-        let slots = ring::size(count);
+        let slots = ring::size(std::iter::repeat_n(10, count));
         let times = (0..scale.repetitions).map(|_| {
             let begun = Instant::now();
             let ring = ring::build(&members, slots);

@@ -57,7 +57,11 @@ pub struct Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if self.is_full_nat() { "full-nat" } else { "dsr" };
+        let mode = match self.mode {
+            Mode::FullNat => "full-nat",
+            Mode::Nat => "nat",
+            Mode::Dsr => "dsr",
+        };
         let version = if self.v6 { "v6" } else { "v4" };
         write!(f, "{mode} {version} {}", if self.udp { "udp" } else { "tcp" })
     }
@@ -72,10 +76,16 @@ impl Kind {
 
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Mode::FullNat, Mode::Dsr].into_iter().flat_map(Self::of_mode)
+        [Mode::FullNat, Mode::Nat, Mode::Dsr].into_iter().flat_map(Self::of_mode)
     }
 
-    /// Whether addresses are rewritten.
+    /// Whether addresses and ports are rewritten.
+    #[must_use]
+    pub fn rewrites(self) -> bool {
+        self.mode != Mode::Dsr
+    }
+
+    /// Whether clients' addresses are rewritten, too.
     #[must_use]
     pub fn is_full_nat(self) -> bool {
         self.mode == Mode::FullNat
@@ -113,7 +123,7 @@ impl Kind {
     /// A healthy backend, reached by slot 0, spoken to from [`Kind::source`].
     #[must_use]
     pub fn backend(self, n: u8) -> WantedBackend {
-        let address = SocketAddr::new(self.inside(n), if self.is_full_nat() { 8080 } else { 80 });
+        let address = SocketAddr::new(self.inside(n), if self.rewrites() { 8080 } else { 80 });
         WantedBackend {
             address,
             usable: true,
@@ -150,7 +160,7 @@ impl Kind {
             affinity_bits: if self.v6 { 128 } else { 32 },
             timeouts: Timeouts::new(300, 64, 32, 300),
             reject: false,
-            ring_slots: ring::size(backends.len()),
+            ring_slots: ring::size(backends.iter().map(|backend| backend.ring_weight)),
             backends,
         }
     }

@@ -10,6 +10,7 @@ use crate::{
         together::Claim,
     },
     model::{Backend, Mode, PanicAction, Refuse, Service, ServiceName},
+    ring,
 };
 
 /// What came out of an entry.
@@ -37,6 +38,8 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
         name: entry.name.clone(),
         protocol: entry.protocol,
         address: front,
+        mode,
+        ring_slots: ring::size(backends.iter().flatten().map(|backend| backend.weight)),
         backends: backends.iter().map(|backend| backend.map(|backend| backend.address)).collect(),
     };
     let whole = || {

@@ -67,6 +67,8 @@ pub struct FlowListing {
 impl FlowFilter {
     fn wants(&self, backend: u16, state: FlowState) -> bool {
         let has = |wanted: &Vec<bool>| wanted.get(usize::from(backend)).copied().unwrap_or(false);
+        // Which side has closed is nobody's question.
+        let state = if state == FlowState::PeerClosed { FlowState::HalfClosed } else { state };
         self.backends.as_ref().is_none_or(has) && self.state.is_none_or(|wanted| wanted == state)
     }
 

@@ -59,16 +59,23 @@ fn the_ring_is_the_same_in_every_version() {
 }
 
 #[test]
-fn a_tiny_weight_beside_large_ones_still_has_a_slot() {
+fn a_tiny_weight_beside_large_ones_still_has_its_share() {
     assert_eq!(slots(&build(&members(&[1000, 1]), 1021))[&2], 1);
     assert_eq!(slots(&build(&members(&[1000, 1000, 1000, 1]), 1021))[&4], 1);
+    for large in [1, 3, 9, 99] {
+        let weights: Vec<u16> = std::iter::repeat_n(1000, large).chain([1]).collect();
+        let size = size(weights.iter().copied());
+        let own = slots(&build(&members(&weights), size))[&(large as u16 + 1)] as f64;
+        let exact = f64::from(size) / (large as f64 * 1000.0 + 1.0);
+        assert!((own / exact - 1.0).abs() < 0.15, "beside {large}: {own} slots of {exact:.2}");
+    }
 }
 
 #[test]
 fn shares_are_right_to_a_thousandth_of_the_ring_whatever_the_weights() {
     let one_large: Vec<u16> = std::iter::once(1000).chain([1; 999]).collect();
     for weights in [&[1, 2, 3, 4][..], &[1000, 1], &[999, 1000], &[10; 7], &one_large] {
-        let size = size(weights.len());
+        let size = size(weights.iter().copied());
         let total: u32 = weights.iter().copied().map(u32::from).sum();
         let slots = slots(&build(&members(weights), size));
         for (member, weight) in members(weights).iter().zip(weights) {
@@ -83,7 +90,7 @@ fn shares_are_right_to_a_thousandth_of_the_ring_whatever_the_weights() {
 fn a_backend_that_goes_moves_few_slots_of_others() {
     for count in [2, 3, 5, 10, 40, 100, 500] {
         let all = members(&vec![10; count]);
-        let size = size(count);
+        let size = size(std::iter::repeat_n(10, count));
         let full = build(&all, size);
         let gone = all[count / 2];
         let rest: Vec<Member> = all.iter().copied().filter(|member| *member != gone).collect();
@@ -100,7 +107,7 @@ proptest! {
     fn shares_follow_weights_within_a_percent_of_the_ring(
         weights in prop::collection::vec(prop_oneof![0_u16..=1000, 1_u16..=10], 1..80),
     ) {
-        let size = size(weights.len());
+        let size = size(weights.iter().copied());
         let ring = build(&members(&weights), size);
         let total: u32 = weights.iter().copied().map(u32::from).sum();
         prop_assert_eq!(ring.len(), if total == 0 { 0 } else { size as usize });
@@ -119,7 +126,7 @@ proptest! {
         all in prop::collection::vec(0_u16..=1000, 1..40)
             .prop_flat_map(|weights| (Just(members(&weights)), Just(members(&weights)).prop_shuffle())),
     ) {
-        let size = size(all.0.len());
+        let size = size(all.0.iter().map(|member| member.weight));
         prop_assert_eq!(build(&all.0, size), build(&all.1, size));
     }
 
@@ -129,7 +136,7 @@ proptest! {
         gone in any::<prop::sample::Index>(),
     ) {
         let all = members(&weights);
-        let size = size(all.len());
+        let size = size(all.iter().map(|member| member.weight));
         let gone = *gone.get(&all);
         let rest: Vec<Member> = all.iter().copied().filter(|member| *member != gone).collect();
         let moved = moved(&build(&all, size), &build(&rest, size), gone.index);
