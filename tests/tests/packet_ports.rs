@@ -3,14 +3,19 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
+    thread::sleep,
+    time::Duration,
 };
 
-use flowgate::datapath::apply::WantedBackend;
+use flowgate::datapath::{
+    apply::{WantedBackend, WantedService},
+    flows::now_tick,
+};
 use harness::{
     dataplane::{Action, DataPlane, Kind, Options},
-    packets::{Parsed, flags},
+    packets::{Packet, Parsed, flags},
 };
-use lb_common::{Mode, Reason};
+use lb_common::{Mode, Reason, Timeouts, life::YIELDING_TICKS};
 
 const TCP: Kind = Kind { mode: Mode::FullNat, v6: false, udp: false };
 
@@ -169,44 +174,168 @@ fn no_port_is_allocated_that_is_a_services() {
     }
 }
 
-#[test]
-fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
-    for kind in kinds() {
-        // 1024 ports, and tables that have room for far more.
+/// A data plane whose ports are all taken: there are 1024, and its tables have room for far more flows.
+struct Exhausted {
+    kind: Kind,
+    plane: DataPlane,
+    backend: SocketAddr,
+    /// Clients with a flow that goes on, and the source that the backend sees.
+    live: Vec<(SocketAddr, SocketAddr)>,
+    /// Clients that have got no port.
+    refused: Vec<SocketAddr>,
+}
+
+impl Exhausted {
+    fn new(kind: Kind) -> Self {
         let mut plane = DataPlane::with(&Options { local_ports: "1024 64511", ..Options::default() });
         plane.apply(&[kind.service(vec![kind.backend(11)])]);
-        let backend = kind.backend(11).address;
-        let mut live = Vec::new();
-        let mut refused = Vec::new();
-        for n in 0..3000 {
-            let client = kind.client(n);
+        let (mut live, mut refused) = (Vec::new(), Vec::new());
+        for client in (0..3000).map(|n| kind.client(n)) {
             match establish(&plane, kind, client) {
                 Some((source, _)) => live.push((client, source)),
                 None => refused.push(client),
             }
         }
         assert!((900..=1024).contains(&live.len()), "{kind}: {} flows", live.len());
-        let sources: HashSet<_> = live.iter().map(|(_, source)| *source).collect();
-        assert_eq!(sources.len(), live.len(), "{kind}");
-        let flows = plane.flows();
-        assert_eq!(flows.translated as usize, live.len(), "{kind}: what is refused is not remembered");
-        for client in refused.iter().take(50) {
-            plane
+        Self { kind, plane, backend: kind.backend(11).address, live, refused }
+    }
+
+    /// The same, with other time-outs from each flow's next packet on.
+    fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        let service = self.kind.service(vec![self.kind.backend(11)]);
+        self.plane.apply(&[WantedService { timeouts, ..service }]);
+        self
+    }
+
+    /// One more packet of a client, and of its backend, with these flags where it is TCP.
+    fn both_send(&self, (client, source): (SocketAddr, SocketAddr), flags: u8) {
+        let with_flags = |packet: Packet| if self.kind.udp { packet } else { packet.flags(flags) };
+        for packet in [self.kind.more(client), self.kind.answer(self.backend, source)] {
+            assert_eq!(self.plane.run(0, &with_flags(packet).frame()).action, Action::Tx, "{}", self.kind);
+        }
+    }
+
+    /// One more packet of every client but the first.
+    fn others_go_on(&self) {
+        for (client, source) in &self.live[1..] {
+            let fate = self.plane.run(0, &self.kind.more(*client).frame());
+            let source_then = Parsed::of(&fate.frame).source();
+            assert_eq!(source_then, *source, "{}: {client}", self.kind);
+        }
+    }
+
+    /// Those of a thousand newcomers that get a port, and the source that the backend sees. A port that is free
+    /// is among the 32 that are tried for about thirty of them.
+    fn newcomers(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let before = self.plane.counters();
+        let clients = &self.refused[..1000];
+        let begin = |client: &SocketAddr| establish(&self.plane, self.kind, *client);
+        let given: Vec<_> =
+            clients.iter().filter_map(|client| begin(client).map(|(source, _)| (*client, source))).collect();
+        let refused = self.plane.counters().since(&before).packets(0, Reason::PortsExhausted);
+        assert_eq!(refused as usize, clients.len() - given.len(), "{}", self.kind);
+        given
+    }
+
+    /// An answer to a source goes to its client.
+    fn assert_answered(&self, (client, source): (SocketAddr, SocketAddr)) {
+        let answer = self.kind.answer(self.backend, source);
+        let fate = self.plane.run(0, &answer.frame());
+        let expected = self.kind.returned(&answer, client, 0).frame();
+        assert_eq!(fate.frame, expected, "{}: answer to {client}", self.kind);
+    }
+}
+
+/// The first flow of each has had its last packet in tick `last`: so many ticks later, and not before, its place is
+/// given to one newcomer, and nobody else gets any.
+fn assert_first_port_is_given_after(ticks: u16, last: u16, planes: &[Exhausted]) {
+    for age in 0..=ticks {
+        while now_tick().wrapping_sub(last) < age {
+            planes.iter().for_each(Exhausted::others_go_on);
+            sleep(Duration::from_millis(100));
+        }
+        for plane in planes {
+            plane.others_go_on();
+            let given = plane.newcomers();
+            assert_eq!(given.len(), usize::from(age == ticks), "{} after {age} ticks: {given:?}", plane.kind);
+            // Where another port has its place in the table of replies, it is the one that is free now.
+            let others: HashSet<_> = plane.live[1..].iter().map(|(_, source)| *source).collect();
+            assert!(given.iter().all(|(_, source)| !others.contains(source)), "{}: {given:?}", plane.kind);
+            given.into_iter().for_each(|flow| plane.assert_answered(flow));
+        }
+    }
+}
+
+/// Waits for the beginning of a tick, and says which it is.
+fn next_tick() -> u16 {
+    let tick = now_tick();
+    while now_tick() == tick {
+        sleep(Duration::from_millis(1));
+    }
+    now_tick()
+}
+
+#[test]
+fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
+    for kind in kinds() {
+        let full = Exhausted::new(kind);
+        let sources: HashSet<_> = full.live.iter().map(|(_, source)| *source).collect();
+        assert_eq!(sources.len(), full.live.len(), "{kind}");
+        let flows = full.plane.flows();
+        assert_eq!(flows.translated as usize, full.live.len(), "{kind}: what is refused is not remembered");
+        for client in full.refused.iter().take(50) {
+            full.plane
                 .case(format!("{kind}: no port"))
                 .send(&kind.request(*client).frame())
                 .dropped(Reason::PortsExhausted);
         }
-        for (client, source) in &live {
-            let answer = kind.answer(backend, *source);
-            let fate = plane.run(0, &answer.frame());
-            assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}");
-        }
-        if !kind.udp {
-            // A connection that was reset gives its port back by and by; the same one begins anew at once.
-            let (client, _) = live[0];
-            let reset = kind.more(client).flags(flags::RST);
-            assert_eq!(plane.run(0, &reset.frame()).action, Action::Tx);
-        }
+        full.live.iter().for_each(|flow| full.assert_answered(*flow));
+    }
+}
+
+/// Late packets of a connection that is over must not meet another's: its port waits for the closing time-out.
+#[test]
+fn the_port_of_a_connection_that_is_over_is_given_again_after_the_closing_time_out_and_not_before() {
+    let endings = [flags::RST, flags::FIN | flags::ACK].map(|end| (end, [false, true]));
+    let endings: Vec<_> =
+        endings.into_iter().flat_map(|(end, versions)| versions.map(|v6| (end, v6))).collect();
+    let planes: Vec<_> = endings
+        .iter()
+        .map(|(_, v6)| Exhausted::new(Kind { v6: *v6, ..TCP }).timeouts(Timeouts::new(300, 300, 1, 300)))
+        .collect();
+    let last = next_tick();
+    for (plane, (end, _)) in planes.iter().zip(endings) {
+        plane.both_send(plane.live[0], end);
+    }
+    assert_first_port_is_given_after(2, last, &planes);
+}
+
+/// While a port is free, none is taken from another flow: two ticks of silence are no reason to.
+#[test]
+fn the_port_of_a_datagram_flow_is_given_again_after_the_idle_time_out_and_not_before() {
+    const { assert!(2 < YIELDING_TICKS, "a flow that yields is no proof of its time-out") };
+    let planes = [false, true]
+        .map(|v6| Exhausted::new(Kind { v6, udp: true, ..TCP }).timeouts(Timeouts::new(1, 300, 300, 300)));
+    let last = next_tick();
+    for plane in &planes {
+        plane.both_send(plane.live[0], 0);
+        plane.others_go_on();
+    }
+    assert_first_port_is_given_after(2, last, &planes);
+}
+
+/// Long before its time-out: whoever has been silent for [`YIELDING_TICKS`] gives up the port where none is free,
+/// and is then a newcomer like others.
+#[test]
+fn a_silent_datagram_flow_leaves_its_port_to_a_new_one_where_none_is_free() {
+    let planes = [false, true].map(|v6| Exhausted::new(Kind { v6, udp: true, ..TCP }));
+    let last = next_tick();
+    planes.iter().for_each(|plane| plane.both_send(plane.live[0], 0));
+    assert_first_port_is_given_after(YIELDING_TICKS, last, &planes);
+    for plane in &planes {
+        let more = plane.kind.more(plane.live[0].0).frame();
+        let case = plane.plane.case(format!("{}: the one that was silent", plane.kind));
+        case.send(&more).dropped(Reason::PortsExhausted);
     }
 }
 
