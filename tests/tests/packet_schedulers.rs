@@ -1,6 +1,13 @@
 //! Choosing a backend for a new flow: every scheduler, mode, version and protocol, on the real program.
 
-use std::{collections::BTreeMap, iter, net::SocketAddr, ops::Range, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeMap,
+    iter,
+    net::{Ipv6Addr, SocketAddr},
+    ops::Range,
+    thread::sleep,
+    time::Duration,
+};
 
 use harness::{
     dataplane::{DataPlane, Kind, Options, backend_mac},
@@ -105,6 +112,28 @@ fn source_hash_keeps_a_client_and_its_prefix_together() {
         assert_eq!(begin(&plane, kind, same_prefix).len(), 1, "{kind}: a prefix goes one way");
         let others = (0..40).map(|n| SocketAddr::new(kind.client(n * 256).ip(), 50_000));
         assert!(begin(&plane, kind, others).len() > 4, "{kind}: prefixes are spread");
+    }
+}
+
+/// Whoever gets a /64 from the provider is one client, whatever address of it is in use (RFC 8981 changes it daily).
+#[test]
+fn source_hash_keeps_a_64_bit_prefix_together_and_spreads_prefixes() {
+    const LOWER: [u64; 4] = [1, 0xffff, 0x0250_56ff_fe00_0001, u64::MAX];
+    for kind in Kind::all().filter(|kind| kind.v6) {
+        let mut plane = plane();
+        let by_prefix = service(kind, Scheduler::SourceHash, weighted(kind, &[10; 8]));
+        plane.apply(&[WantedService { affinity_bits: 64, ..by_prefix }]);
+        let mut used = BTreeMap::new();
+        // From prefix to prefix the last bit of the upper half differs, or a higher one.
+        for upper in 0x2001_0db8_000c_0000_u64..0x2001_0db8_000c_0028 {
+            let address = |lower| Ipv6Addr::from(u128::from(upper) << 64 | u128::from(lower));
+            let clients =
+                LOWER.map(|lower| SocketAddr::new(address(lower).into(), 50_000 + lower as u16 % 99));
+            let counts = begin(&plane, kind, clients.into_iter());
+            assert_eq!(counts.len(), 1, "{kind}: {upper:x}::/64 goes one way: {counts:?}");
+            used.extend(counts);
+        }
+        assert!(used.len() > 4, "{kind}: prefixes are spread: {used:?}");
     }
 }
 
@@ -245,25 +274,28 @@ fn assert_full(plane: &mut DataPlane, kind: Kind) {
 
 #[test]
 fn a_slow_start_is_a_part_of_the_slots() {
-    const FLOWS: u32 = 1_000;
-    let kind = Kind { mode: lb_common::Mode::Dsr, v6: false, udp: true };
-    let mut plane = plane();
-    let mut first = 0;
-    for scheduler in SCHEDULERS {
-        let mut last = 0;
-        for ramp_permille in [100, 400, 1000] {
-            let mut backends = weighted(kind, &[10, 10]);
-            backends[0].ramp_permille = ramp_permille;
-            plane.apply(&[service(kind, scheduler, backends.clone())]);
-            // The flows of the step before are over.
-            plane.sweep(0x7000);
-            plane.refresh_loads();
-            let counts = begin(&plane, kind, (first..first + FLOWS).map(|n| kind.client(n)));
-            first += FLOWS;
-            let has = counts[&mac_byte(&backends[0])];
-            assert!(has > last, "{scheduler:?}: {has} at {ramp_permille}, {last} before");
-            last = has;
+    for kind in Kind::all() {
+        let mut plane = plane();
+        for (scheduler, first) in SCHEDULERS.into_iter().zip((0..).step_by(3_000)) {
+            let shares = shares_of_a_slow_start(&mut plane, kind, scheduler, first);
+            assert!(shares.is_sorted_by(|one, next| one < next), "{kind}, {scheduler:?}: {shares:?}");
+            assert!(shares[2].abs_diff(500) < 50, "{kind}, {scheduler:?}: {shares:?}");
         }
-        assert!(last.abs_diff(FLOWS / 2) < FLOWS / 20, "{scheduler:?}: {last} in the end");
     }
+}
+
+/// How many of a thousand new flows one of two equal backends gets at the beginning of its start, in the midst of it,
+/// and after it.
+fn shares_of_a_slow_start(plane: &mut DataPlane, kind: Kind, scheduler: Scheduler, first: u32) -> [u32; 3] {
+    let mut clients = first..;
+    [100, 400, 1000].map(|ramp_permille| {
+        let mut backends = weighted(kind, &[10, 10]);
+        backends[0].ramp_permille = ramp_permille;
+        plane.apply(&[service(kind, scheduler, backends.clone())]);
+        // The flows of the step before are over.
+        plane.sweep(0x7000);
+        plane.refresh_loads();
+        let counts = begin(plane, kind, clients.by_ref().take(1_000).map(|n| kind.client(n)));
+        counts[&mac_byte(&backends[0])]
+    })
 }
