@@ -89,6 +89,42 @@ fn the_flows_of_a_backend_that_is_gone_or_disabled_move_and_no_others() {
     }
 }
 
+/// A client that connects again from the same port is not sent to the backend that is gone, and what that one still
+/// has to say to the old connection does not meet the new one.
+#[test]
+fn a_syn_or_datagram_to_a_backend_that_is_gone_or_disabled_begins_a_flow_at_another() {
+    for kind in Kind::all() {
+        for disable in [false, true] {
+            let (mut plane, mut backends, before) = plane(kind);
+            let gone = backends[2].address;
+            let its_flows = before.iter().filter(|(_, byte)| **byte == last_byte(&backends[2]));
+            let source_of = |client| Parsed::of(&plane.run(0, &kind.more(client).frame()).frame).source();
+            let its_flows: Vec<_> =
+                its_flows.map(|(n, _)| kind.client(*n)).map(|client| (client, source_of(client))).collect();
+            if disable {
+                backends[2].usable = false;
+                backends[2].ring_weight = 0;
+            } else {
+                backends.remove(2);
+            }
+            plane.apply(&[kind.service(backends)]);
+            for (client, old_source) in its_flows {
+                let again = plane.run(0, &kind.request(client).frame());
+                let to = destination(&again);
+                assert!(to.is_some() && to != Some(backend_mac(gone).0[5]), "{kind}: {client}: {again:?}");
+                if kind.is_full_nat() {
+                    let late = kind.answer(gone, old_source).frame();
+                    plane.case(format!("{kind}: a late answer")).send(&late).passes(Reason::NotService);
+                    let again = Parsed::of(&again.frame);
+                    let answer = kind.answer(again.destination(), again.source());
+                    let fate = plane.run(0, &answer.frame());
+                    assert_eq!(fate.frame, kind.returned(&answer, client, 0).frame(), "{kind}: {client}");
+                }
+            }
+        }
+    }
+}
+
 /// Established connections stay (the machine may only be slow to answer probes); datagrams and SYNs go elsewhere.
 #[test]
 fn what_has_not_begun_leaves_a_backend_that_is_down() {
