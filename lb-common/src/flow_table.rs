@@ -197,6 +197,45 @@ mod tests {
             let found = find(&words, tag).expect("it is there");
             prop_assert_eq!(Slot(words[found]).tag(), tag);
         }
+
+        #[test]
+        fn of_two_buckets_the_word_that_is_worth_least_goes(buckets in [bucket(), bucket()], now: u16, salt: u64) {
+            let (chosen, vacancy) = victim(&buckets, now, salt);
+            let worth = |word: u64| Life::of(word).worth(now);
+            let taken = buckets[chosen][vacancy.slot as usize];
+            prop_assert_eq!(worth(taken), vacancy.worth);
+            for word in buckets.concat() {
+                prop_assert!(worth(taken) <= worth(word), "{:x} goes, {:x} stays", taken, word);
+            }
+        }
+
+        #[test]
+        fn an_empty_word_of_two_buckets_goes_first(
+            buckets in [bucket(), bucket()], empty in 0usize..2, at in 0usize..8, now: u16, salt: u64
+        ) {
+            let mut buckets = buckets;
+            buckets[empty][at] = 0;
+            let (chosen, vacancy) = victim(&buckets, now, salt);
+            prop_assert_eq!(buckets[chosen][vacancy.slot as usize] & 0xf, FlowState::Empty as u64);
+        }
+    }
+
+    /// Words of every kind: none, flows of any state and age, whatever else has 64 bits.
+    fn bucket() -> impl Strategy<Value = [u64; BUCKET_SLOTS]> {
+        let state =
+            prop::sample::select(&[FlowState::HalfOpen, FlowState::Datagrams, FlowState::Established][..]);
+        let flow = (state, 0u16..16, any::<u16>(), any::<u32>()).prop_map(|(state, class, tick, tag)| {
+            Slot::new(tag & 0xff_ffff, 1, Life::new(state, Classes(class * 0x1111), tick)).0
+        });
+        // Few are empty (one in 47), so that many buckets are full.
+        let word = prop_oneof![1 => Just(0u64), 3 => any::<u64>(), 60 => flow];
+        prop::array::uniform8(word)
+    }
+
+    /// Which of two buckets a new flow goes to, and where in it.
+    fn victim(buckets: &[[u64; BUCKET_SLOTS]; 2], now: u16, salt: u64) -> (usize, Vacancy) {
+        let [one, two] = buckets.map(|words| Vacancy::of(&words, now, salt));
+        if two.better_than(one) { (1, two) } else { (0, one) }
     }
 
     #[test]
@@ -254,12 +293,11 @@ mod tests {
         let mut evicted = 0;
         for flow in 0..(buckets * 8 / 2) as u64 {
             let place = Place::of(mix(flow), buckets as u32 - 1);
-            let (first, second) = (place.first as usize, place.second as usize);
-            let (one, two) = (Vacancy::of(&table[first], 0, flow), Vacancy::of(&table[second], 0, flow));
-            let (bucket, vacancy) = if two.better_than(one) { (second, two) } else { (first, one) };
+            let candidates = [place.first, place.second].map(|bucket| bucket as usize);
+            let (chosen, vacancy) = victim(&candidates.map(|bucket| table[bucket]), 0, flow);
             evicted += u32::from(vacancy.worth > 1);
             let life = Life::new(FlowState::Established, Classes(10 * 0x1111), 0);
-            table[bucket][vacancy.slot as usize] = Slot::new(place.tag, 1, life).0;
+            table[candidates[chosen]][vacancy.slot as usize] = Slot::new(place.tag, 1, life).0;
         }
         assert_eq!(evicted, 0);
         let used: Vec<usize> =
