@@ -17,9 +17,9 @@ mod scene;
 mod stream;
 
 use std::{
-    cell::RefCell,
     net::SocketAddr,
     path::Path,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -136,7 +136,7 @@ pub struct DataPlane {
     services: Vec<WantedService>,
     now: Instant,
     /// Loaded with the first question.
-    explainer: RefCell<Option<Explainer>>,
+    explainer: Mutex<Option<Explainer>>,
     netns: Namespace,
     _pins: Cleanup,
 }
@@ -191,7 +191,7 @@ impl DataPlane {
             .collect::<Result<_, _>>()
             .context("the pinned programs")?;
         let now = Instant::now();
-        let explainer = RefCell::new(None);
+        let explainer = Mutex::new(None);
         Ok(Self { datapath, programs, services: Vec::new(), now, explainer, netns, _pins: cleanup })
     }
 
@@ -244,7 +244,7 @@ impl DataPlane {
     #[must_use]
     pub fn explain(&self, frame: &[u8]) -> Explanation {
         let before = self.counters();
-        let mut explainer = self.explainer.borrow_mut();
+        let mut explainer = self.explainer.lock().unwrap_or_else(PoisonError::into_inner);
         let explainer =
             explainer.get_or_insert_with(|| self.datapath.explainer().expect("the program loads once more"));
         let explanation = explainer.ask(frame).expect("the kernel runs the program");

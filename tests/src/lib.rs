@@ -9,6 +9,7 @@
 //! | [`agent`] | Flowgate's agent and command line in a namespace |
 //! | [`dataplane`] | the real data plane, asked packet by packet, with a ledger of its counters |
 //! | [`packets`], [`checksums`], [`wire`] | frames made and taken apart by hand, sent and captured |
+//! | [`cpu`] | threads on a CPU of their own |
 //! | [`xdp`] | small XDP programs assembled by hand |
 //! | [`cleanup`], [`sweep`] | nothing is left behind: by drop, by Ctrl-C, and after a SIGKILL |
 //!
@@ -42,6 +43,7 @@ pub mod agent;
 pub mod checksums;
 pub mod cleanup;
 pub mod config;
+pub mod cpu;
 pub mod dataplane;
 pub mod http;
 pub mod link;

@@ -1,0 +1,111 @@
+//! Two CPUs that begin flows at once, in the same tables and for the same few ports.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    ops::Range,
+    sync::Barrier,
+    thread::{self, ScopedJoinHandle},
+};
+
+use harness::{
+    cpu::pin_to,
+    dataplane::{Action, DataPlane, Kind, Options},
+    packets::{Packet, Parsed},
+};
+use lb_common::{Mode, Reason};
+
+/// Clients of one CPU in one round, which both begin at the same moment.
+const CLIENTS: u32 = 40;
+
+/// A flow whose client has gone on twice: client, source that the backend sees, backend.
+type Flow = (SocketAddr, SocketAddr, SocketAddr);
+
+/// Datagrams are in want of ports: two thousand flows race for a thousand. Connections take a part of the ports, so that
+/// none has to yield before it is established. Whoever is let in has its port for itself, and keeps it.
+#[test]
+fn two_cpus_give_no_port_to_two_flows() {
+    for kind in Kind::of_mode(Mode::FullNat) {
+        let mut plane = DataPlane::with(&Options { local_ports: "1024 64511", ..Options::default() });
+        plane.apply(&[kind.service(vec![kind.backend(11)])]);
+        let (rounds, at_least) = if kind.udp { (25, 900) } else { (5, 390) };
+        let begun = begin_on_two_cpus(&plane, kind, rounds);
+        assert!((at_least..=1024).contains(&begun.len()), "{kind}: {} flows", begun.len());
+        let looks: HashSet<_> = begun.iter().map(|(_, source, backend)| (source, backend)).collect();
+        assert_eq!(looks.len(), begun.len(), "{kind}: two flows look alike to their backend");
+        for flow in &begun {
+            assert_eq!(goes_by(&plane, &kind.more(flow.0)), Some((flow.1, flow.2)), "{kind}: {}", flow.0);
+            assert_answered(&plane, kind, flow);
+        }
+        assert_no_other_reason(&plane, kind);
+    }
+}
+
+/// Flows that two CPUs have let in.
+fn begin_on_two_cpus(plane: &DataPlane, kind: Kind, rounds: u32) -> Vec<Flow> {
+    let mut begun = Vec::new();
+    for round in 0..rounds {
+        let first = |cpu| (2 * round + cpu) * CLIENTS;
+        let flows = on_two_cpus(|cpu| let_in(plane, kind, first(cpu)..first(cpu) + CLIENTS));
+        begun.extend(flows.concat());
+    }
+    begun
+}
+
+/// Does the same on two CPUs at once, with the number of each, 0 or 1.
+fn on_two_cpus<T: Send>(work: impl Fn(u32) -> T + Sync) -> [T; 2] {
+    let start = Barrier::new(2);
+    thread::scope(|scope| {
+        let run = |cpu: u32| {
+            pin_to(cpu);
+            start.wait();
+            work(cpu)
+        };
+        let threads = [0, 1].map(|cpu| scope.spawn(move || run(cpu)));
+        threads.map(|thread| ScopedJoinHandle::join(thread).expect("the thread's assertions hold"))
+    })
+}
+
+/// Begins flows of clients and goes on with them; those that were let in, which are answered at once.
+fn let_in(plane: &DataPlane, kind: Kind, clients: Range<u32>) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for client in clients.map(|n| kind.client(n)) {
+        let packets = [kind.request(client), kind.more(client), kind.more(client)];
+        let ways = packets.map(|packet| goes_by(plane, &packet));
+        if let [Some(first), second, third] = ways
+            && second == Some(first)
+            && third == second
+        {
+            let flow = (client, first.0, first.1);
+            assert_answered(plane, kind, &flow);
+            flows.push(flow);
+        }
+    }
+    flows
+}
+
+/// The source and destination with which a client's packet is sent on, if it is.
+fn goes_by(plane: &DataPlane, packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
+    let fate = plane.run(0, &packet.frame());
+    (fate.action == Action::Tx).then(|| {
+        let sent = Parsed::of(&fate.frame);
+        (sent.source(), sent.destination())
+    })
+}
+
+/// What a flow's backend answers goes to the flow's client.
+fn assert_answered(plane: &DataPlane, kind: Kind, (client, source, backend): &Flow) {
+    let answer = kind.answer(*backend, *source);
+    let fate = plane.run(0, &answer.frame());
+    assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}: answer to {client}");
+}
+
+/// Packets were sent on, or refused because of ports or of the other CPU, and nothing else.
+fn assert_no_other_reason(plane: &DataPlane, kind: Kind) {
+    const EXPECTED: [Reason; 4] =
+        [Reason::Forwarded, Reason::Replied, Reason::PortsExhausted, Reason::TableContended];
+    let counters = plane.counters();
+    for reason in Reason::ALL.iter().filter(|reason| !EXPECTED.contains(reason)) {
+        assert_eq!(counters.packets(0, *reason), 0, "{kind}: {}", reason.label());
+    }
+}
