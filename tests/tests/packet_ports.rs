@@ -200,11 +200,12 @@ impl Exhausted {
         Self { kind, plane, backend: kind.backend(11).address, live, refused }
     }
 
-    /// The same, with other time-outs from each flow's next packet on.
-    fn timeouts(mut self, timeouts: Timeouts) -> Self {
+    /// Gives all flows other time-outs. They go on before, lest one is over at once, and after, so that they have them.
+    fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.go_on(&self.live);
         let service = self.kind.service(vec![self.kind.backend(11)]);
         self.plane.apply(&[WantedService { timeouts, ..service }]);
-        self
+        self.go_on(&self.live);
     }
 
     /// One more packet of a client, and of its backend, with these flags where it is TCP.
@@ -215,13 +216,18 @@ impl Exhausted {
         }
     }
 
-    /// One more packet of every client but the first.
-    fn others_go_on(&self) {
-        for (client, source) in &self.live[1..] {
+    /// One more packet of each of these clients, by the source that it had.
+    fn go_on(&self, flows: &[(SocketAddr, SocketAddr)]) {
+        for (client, source) in flows {
             let fate = self.plane.run(0, &self.kind.more(*client).frame());
             let source_then = Parsed::of(&fate.frame).source();
             assert_eq!(source_then, *source, "{}: {client}", self.kind);
         }
+    }
+
+    /// One more packet of every client but the first.
+    fn others_go_on(&self) {
+        self.go_on(&self.live[1..]);
     }
 
     /// Those of a thousand newcomers that get a port, and the source that the backend sees. A port that is free
@@ -257,7 +263,7 @@ fn assert_first_port_is_given_after(ticks: u16, last: u16, planes: &[Exhausted])
         for plane in planes {
             plane.others_go_on();
             let given = plane.newcomers();
-            assert_eq!(given.len(), usize::from(age == ticks), "{} after {age} ticks: {given:?}", plane.kind);
+            assert_eq!(given.len(), usize::from(age == ticks), "{} after {age} ticks", plane.kind);
             // Where another port has its place in the table of replies, it is the one that is free now.
             let others: HashSet<_> = plane.live[1..].iter().map(|(_, source)| *source).collect();
             assert!(given.iter().all(|(_, source)| !others.contains(source)), "{}: {given:?}", plane.kind);
@@ -296,15 +302,13 @@ fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
 /// Late packets of a connection that is over must not meet another's: its port waits for the closing time-out.
 #[test]
 fn the_port_of_a_connection_that_is_over_is_given_again_after_the_closing_time_out_and_not_before() {
-    let endings = [flags::RST, flags::FIN | flags::ACK].map(|end| (end, [false, true]));
-    let endings: Vec<_> =
-        endings.into_iter().flat_map(|(end, versions)| versions.map(|v6| (end, v6))).collect();
-    let planes: Vec<_> = endings
-        .iter()
-        .map(|(_, v6)| Exhausted::new(Kind { v6: *v6, ..TCP }).timeouts(Timeouts::new(300, 300, 1, 300)))
-        .collect();
+    let endings = [(flags::RST, [false, true]), (flags::FIN | flags::ACK, [false, true])];
+    let endings = endings.into_iter().flat_map(|(end, versions)| versions.map(|v6| (end, v6)));
+    let (ends, mut planes): (Vec<_>, Vec<_>) =
+        endings.map(|(end, v6)| (end, Exhausted::new(Kind { v6, ..TCP }))).unzip();
     let last = next_tick();
-    for (plane, (end, _)) in planes.iter().zip(endings) {
+    for (plane, end) in planes.iter_mut().zip(ends) {
+        plane.set_timeouts(Timeouts::new(300, 300, 1, 300));
         plane.both_send(plane.live[0], end);
     }
     assert_first_port_is_given_after(2, last, &planes);
@@ -314,12 +318,11 @@ fn the_port_of_a_connection_that_is_over_is_given_again_after_the_closing_time_o
 #[test]
 fn the_port_of_a_datagram_flow_is_given_again_after_the_idle_time_out_and_not_before() {
     const { assert!(2 < YIELDING_TICKS, "a flow that yields is no proof of its time-out") };
-    let planes = [false, true]
-        .map(|v6| Exhausted::new(Kind { v6, udp: true, ..TCP }).timeouts(Timeouts::new(1, 300, 300, 300)));
+    let mut planes = [false, true].map(|v6| Exhausted::new(Kind { v6, udp: true, ..TCP }));
     let last = next_tick();
-    for plane in &planes {
+    for plane in &mut planes {
+        plane.set_timeouts(Timeouts::new(1, 300, 300, 300));
         plane.both_send(plane.live[0], 0);
-        plane.others_go_on();
     }
     assert_first_port_is_given_after(2, last, &planes);
 }
