@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`netns`], [`process`] | network namespaces, threads and programs in them |
 //! | [`topology`] | client, balancer and backends wired together, one-armed or two-armed |
+//! | [`ways`] | a service for every mode and IP version |
 //! | [`servers`] | the backends' servers: HTTP, TCP echo, UDP echo |
 //! | [`load`], [`long_lived`], [`http`] | clients that record what became of each request |
 //! | [`agent`] | Flowgate's agent and command line in a namespace |
@@ -59,5 +60,6 @@ pub mod shell;
 pub mod sweep;
 pub mod topology;
 pub mod wait;
+pub mod ways;
 pub mod wire;
 pub mod xdp;

@@ -11,9 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{http::Connection, netns::Namespace, wait::wait_until};
+use crate::{
+    http::Connection,
+    netns::Namespace,
+    wait::{wait_for, wait_until},
+};
 
 /// No answer to a ping for so long is a break.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -100,6 +104,23 @@ impl LongLived {
     #[must_use]
     pub fn moved(&self) -> usize {
         self.states().iter().filter(|state| state.moved).count()
+    }
+
+    /// Waits until every connection that is open has asked again and was answered, or is broken.
+    ///
+    /// # Errors
+    /// Names how many have said nothing.
+    pub fn all_ask_again(&self, limit: Duration) -> Result<()> {
+        // One answer may have been under way.
+        let wanted: Vec<u64> = self.states().iter().map(|state| state.answers + 2).collect();
+        wait_for("every connection is answered again", limit, || {
+            let is_silent = |(state, wanted): &(State, &u64)| {
+                state.broken.is_none() && !state.closed && state.answers < **wanted
+            };
+            let silent = self.states().into_iter().zip(&wanted).filter(is_silent).count();
+            ensure!(silent == 0, "{silent} connections have said nothing");
+            Ok(())
+        })
     }
 
     /// Closes up to `count` open connections with a backend in good order, and gives how many it closed.

@@ -1,4 +1,4 @@
-//! Who gets new flows, and what becomes of old ones: policies of services under real traffic, on both IP versions.
+//! Who gets new flows: policies of services under real traffic, on both IP versions.
 
 use std::{
     io::ErrorKind,
@@ -13,7 +13,6 @@ use harness::{
     config::{HTTP_HEALTH, NO_HEALTH, service},
     load::{Load, Plan},
     long_lived::LongLived,
-    servers::Server,
     topology::Topology,
     wait::wait_until,
 };
@@ -277,66 +276,6 @@ fn without_a_backend_datagrams_are_answered_by_an_error() -> Result<()> {
             Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
         })?;
         ensure!(refused, "{address}");
-    }
-    Ok(())
-}
-
-/// What is dropped first comes first.
-struct Dead {
-    /// Connections of each service.
-    open: [LongLived; 2],
-    /// How many of them the dead backend has.
-    on_it: [usize; 2],
-    agent: Agent,
-    _servers: Vec<Server>,
-    _net: Topology,
-}
-
-/// Connections to a backend whose probes fail although it goes on serving, with `on_down` as said.
-fn open_on_the_dead(on_down: &str) -> Result<Dead> {
-    let net = Topology::one_arm(2)?;
-    let servers = net.serve_http(8080)?;
-    let agent = start(&net, &both(&net, 2, &format!("on_down = \"{on_down}\""), ""))?;
-    let [one, two] = targets(&net)
-        .map(|(_, target)| LongLived::open(&net.client.netns, target, 24, Duration::from_millis(50)));
-    let open = [one?, two?];
-    let on_it = open.each_ref().map(|open| open.by_backend().get("b1").copied().unwrap_or(0));
-    ensure!(on_it.iter().all(|count| *count > 0), "{on_it:?}");
-    servers[0].set_healthy(false);
-    wait_for_health(&agent, &net, 0, "down")?;
-    Ok(Dead { open, on_it, agent, _servers: servers, _net: net })
-}
-
-#[test]
-fn connections_to_a_dead_backend_are_reset_where_that_is_asked_for() -> Result<()> {
-    let Dead { open, on_it, agent, .. } = &open_on_the_dead("reset")?;
-    for (open, on_it) in open.iter().zip(on_it) {
-        let broken = || open.broken().len();
-        wait_until("every connection to it is reset", Duration::from_secs(5), || broken() == *on_it)?;
-        ensure!(open.broken().iter().all(|why| why.contains("reset")), "{:?}", open.broken());
-        ensure!(open.moved() == 0);
-    }
-    let stats = agent.cli_ok(&["stats"])?;
-    ensure!(stats.contains("backend_reset"), "{stats}");
-    Ok(())
-}
-
-#[test]
-fn connections_to_a_dead_backend_stay_by_default() -> Result<()> {
-    let dead = open_on_the_dead("keep")?;
-    thread::sleep(Duration::from_secs(1));
-    for open in &dead.open {
-        ensure!(open.broken().is_empty() && open.moved() == 0, "{:?}", open.broken());
-    }
-    Ok(())
-}
-
-#[test]
-fn connections_to_a_dead_backend_go_elsewhere_where_that_is_asked_for() -> Result<()> {
-    let dead = open_on_the_dead("rehash")?;
-    for (open, on_it) in dead.open.iter().zip(dead.on_it) {
-        // The other backend knows nothing of them, and says so.
-        wait_until("they are broken", Duration::from_secs(5), || open.broken().len() == on_it)?;
     }
     Ok(())
 }
