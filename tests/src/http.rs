@@ -2,11 +2,13 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,23 @@ impl Connection {
     /// # Errors
     /// Where no connection comes about.
     pub fn open(target: SocketAddr, timeout: Duration) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&target, timeout).context("connect")?;
+        Self::over(TcpStream::connect_timeout(&target, timeout).context("connect")?, target, timeout)
+    }
+
+    /// Connects from one of the client's own addresses. `timeout` is for each read and write later.
+    ///
+    /// # Errors
+    /// Where no connection comes about.
+    pub fn open_from(source: IpAddr, target: SocketAddr, timeout: Duration) -> Result<Self> {
+        let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))
+            .with_context(|| format!("bind to {source}"))?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(target)).context("connect")?;
+        Self::over(socket.into(), target, timeout)
+    }
+
+    fn over(stream: TcpStream, target: SocketAddr, timeout: Duration) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
