@@ -342,6 +342,29 @@ fn a_silent_datagram_flow_leaves_its_port_to_a_new_one_where_none_is_free() {
     }
 }
 
+/// Whoever comes back after the time-out is a newcomer, and takes neither the port nor the answers of the one that has
+/// been given its port.
+#[test]
+fn a_client_that_comes_back_too_late_does_not_disturb_who_has_its_port_now() {
+    for kind in kinds() {
+        let mut plane = Exhausted::new(kind);
+        let last = next_tick();
+        plane.set_timeouts(Timeouts::new(1, 300, 300, 300));
+        plane.both_send(plane.live[0], flags::ACK);
+        while now_tick().wrapping_sub(last) < 2 {
+            plane.others_go_on();
+            sleep(Duration::from_millis(100));
+        }
+        plane.others_go_on();
+        let given = plane.newcomers();
+        assert_eq!(given.len(), 1, "{kind}");
+        let back = plane.kind.more(plane.live[0].0).frame();
+        let fate = plane.plane.run(0, &back);
+        plane.assert_answered(given[0]);
+        assert_eq!(fate.action, Action::Drop, "{kind}: no port is free");
+    }
+}
+
 /// At the number of flows that the tables are made for, a refusal would be a fault.
 #[test]
 fn as_many_flows_as_the_limit_says_find_a_port() {
