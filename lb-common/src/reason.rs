@@ -110,7 +110,7 @@ reasons! {
     NoSourceAddress = Drop "no_source_address",
     /// full-nat: none of the ports that were tried towards the backend is free.
     PortsExhausted = Drop "ports_exhausted",
-    /// full-nat: another CPU is beginning a flow in the same place; the client's next packet finds it free.
+    /// Another CPU has begun a flow in the same place at this moment; the client's next packet finds another.
     TableContended = Drop "table_contended",
     /// full-nat: too many neighbours have sent packets for their MAC addresses to be remembered.
     NoReturnPath = Drop "no_return_path",

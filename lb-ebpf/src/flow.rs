@@ -254,18 +254,25 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
         return Ok(Begun::new(backend.index, 0, 0));
     }
     let place = Place::of(arrival.hash, globals::flow_mask());
-    let slot = if arrival.slot == Arrival::NOWHERE {
+    let (slot, worth) = if arrival.slot == Arrival::NOWHERE {
         vacancy(place, arrival)?
     } else {
-        FlowSlot::at(arrival.slot).ok_or(Reason::BadState)?
+        (FlowSlot::at(arrival.slot).ok_or(Reason::BadState)?, u32::MAX)
     };
+    // Another CPU may have begun a flow there since, or gone on with it: that one stays.
+    let before = slot.read();
+    if before.life().worth(arrival.now) > worth {
+        return Err(Reason::TableContended);
+    }
     if is_answered_here(&service) {
         let flow = Slot::new(place.tag, backend.index, arrival.begun(&service, FlowState::HalfClosed));
-        publish(slot, flow, egress::remember_client_hop(arrival.packet.source_mac)?)?;
+        publish(slot, before, flow, egress::remember_client_hop(arrival.packet.source_mac)?)?;
     } else {
         let flow = Slot::new(place.tag, backend.index, arrival.begun(&service, ON_FIN));
         // SAFETY: a word of a bucket.
-        unsafe { atomic::write(slot.word(), flow.0) };
+        if !unsafe { atomic::exchange(slot.word(), before.0, flow.0) } {
+            return Err(Reason::TableContended);
+        }
     }
     loads::place(&service, &backend);
     Ok(Begun::new(backend.index, 0, 0))
@@ -273,9 +280,8 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
 
 /// Claims a slot, writes down where answers go, and then the flow: nobody sees the one without the other.
 #[inline(always)]
-fn publish(slot: FlowSlot, flow: Slot, client_hop: u16) -> Result<(), Reason> {
+fn publish(slot: FlowSlot, before: Slot, flow: Slot, client_hop: u16) -> Result<(), Reason> {
     let hop = slot.hop().ok_or(Reason::BadState)?;
-    let before = slot.read();
     let is_claimed = matches!(before.life().state(), FlowState::Claimed);
     // SAFETY: a word of a bucket, and an aligned half-word that is this CPU's while the word is claimed.
     unsafe {
@@ -288,9 +294,9 @@ fn publish(slot: FlowSlot, flow: Slot, client_hop: u16) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The word of two buckets whose flow is worth least.
+/// The word of two buckets whose flow is worth least, and what it is worth.
 #[inline(always)]
-fn vacancy(place: Place, arrival: &Arrival) -> Result<FlowSlot, Reason> {
+fn vacancy(place: Place, arrival: &Arrival) -> Result<(FlowSlot, u32), Reason> {
     let first = FLOWS.get_ptr_mut(place.first).ok_or(Reason::BadState)?;
     let second = FLOWS.get_ptr_mut(place.second).ok_or(Reason::BadState)?;
     // SAFETY: values of the map; words that other CPUs write meanwhile are whole words of some flow.
@@ -299,8 +305,8 @@ fn vacancy(place: Place, arrival: &Arrival) -> Result<FlowSlot, Reason> {
     let one = Vacancy::of(first_words, arrival.now, salt);
     let two = Vacancy::of(second_words, arrival.now, salt);
     if two.better_than(one) {
-        Ok(FlowSlot::new(second, place.second, two.slot as usize))
+        Ok((FlowSlot::new(second, place.second, two.slot as usize), two.worth))
     } else {
-        Ok(FlowSlot::new(first, place.first, one.slot as usize))
+        Ok((FlowSlot::new(first, place.first, one.slot as usize), one.worth))
     }
 }

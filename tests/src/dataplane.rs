@@ -32,7 +32,7 @@ use aya_obj::programs::XdpAttachType;
 use flowgate::{
     datapath::{
         DatapathError,
-        apply::{LiveBackend, WantedService},
+        apply::{LiveBackend, WantedService, features_of},
         explain::Explainer,
         flows::{FlowCounts, now_tick},
         load::{AttachTarget, Datapath, LoadOptions},
@@ -102,7 +102,7 @@ pub struct Options {
     pub limits: Limits,
     /// Whether every packet's fate is logged.
     pub debug_packets: bool,
-    /// What the program can do: everything, else services must not ask for more.
+    /// What the program can do from the start; what services ask for comes with them.
     pub features: Features,
     /// `net.ipv4.ip_local_port_range`: full-nat's ports are the larger part of what is outside it.
     pub local_ports: &'static str,
@@ -111,7 +111,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 16 };
-        Self { limits, debug_packets: false, features: Features::ALL, local_ports: "32768 60999" }
+        Self { limits, debug_packets: false, features: Features::NONE, local_ports: "32768 60999" }
     }
 }
 
@@ -138,6 +138,7 @@ pub struct DataPlane {
     /// Loaded with the first question.
     explainer: Mutex<Option<Explainer>>,
     netns: Namespace,
+    pins: Pins,
     _pins: Cleanup,
 }
 
@@ -186,13 +187,11 @@ impl DataPlane {
             }
             Ok(datapath)
         })?;
-        let programs = (0..targets.len() as u32)
-            .map(|slot| Xdp::from_pin(pins.program(slot), XdpAttachType::Interface))
-            .collect::<Result<_, _>>()
-            .context("the pinned programs")?;
+        let programs = open_programs(&pins)?;
         let now = Instant::now();
         let explainer = Mutex::new(None);
-        Ok(Self { datapath, programs, services: Vec::new(), now, explainer, netns, _pins: cleanup })
+        let services = Vec::new();
+        Ok(Self { datapath, programs, pins, services, now, explainer, netns, _pins: cleanup })
     }
 
     /// Makes the data plane serve `services` and nothing else, by the agent's own code.
@@ -209,8 +208,20 @@ impl DataPlane {
     /// What the data plane's keeper says.
     pub fn try_apply(&mut self, services: &[WantedService]) -> Result<(), DatapathError> {
         self.now += BETWEEN_CHANGES;
+        self.fit(features_of(services))?;
         self.datapath.maps.reconcile(services, self.now)?;
         self.services = services.to_vec();
+        Ok(())
+    }
+
+    /// Has the program do what it does, and `features` as well.
+    fn fit(&mut self, features: Features) -> Result<(), DatapathError> {
+        let features = features.and(self.datapath.features());
+        if features != self.datapath.features() {
+            let datapath = &mut self.datapath;
+            self.netns.run_in(|| datapath.fit(features))?;
+            self.programs = open_programs(&self.pins).expect("the programs are pinned");
+        }
         Ok(())
     }
 
@@ -333,6 +344,14 @@ impl Default for DataPlane {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The program of each interface.
+fn open_programs(pins: &Pins) -> Result<Vec<Xdp>> {
+    (0..BALANCER_MACS.len() as u32)
+        .map(|slot| Xdp::from_pin(pins.program(slot), XdpAttachType::Interface))
+        .collect::<Result<_, _>>()
+        .context("the pinned programs")
 }
 
 fn make_interface(netns: &Namespace, slot: usize) -> Result<AttachTarget> {

@@ -157,7 +157,7 @@ fn a_connection_after_one_that_has_ended_is_a_new_flow() {
             let client = kind.client(0);
             let last = plane.run(0, &kind.more(client).flags(end).frame());
             assert!(last.action.is_sent());
-            if kind.is_full_nat() && end & flags::FIN != 0 {
+            if kind.rewrites() && end & flags::FIN != 0 {
                 // Both sides have to end it, where both are seen.
                 let last = Parsed::of(&last.frame);
                 let fin = kind.answer(last.destination(), last.source()).flags(end).frame();

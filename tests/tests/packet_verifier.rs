@@ -3,10 +3,15 @@
 
 use aya::{EbpfLoader, programs::Xdp};
 use harness::dataplane::{DataPlane, Options};
-use lb_common::abi::programs;
+use lb_common::{Features, Mode, abi::programs};
 
 /// So many instructions, all paths together, may be walked.
-const WALKED_MAX: u32 = 200_000;
+const WALKED_MAX: u32 = 350_000;
+
+/// A program that can do all there is.
+fn everything() -> Options {
+    Options { features: Features::ALL, ..Options::default() }
+}
 
 fn walked(options: &Options) -> u32 {
     let plane = DataPlane::with(options);
@@ -18,9 +23,20 @@ fn walked(options: &Options) -> u32 {
 
 #[test]
 fn the_balancer_keeps_its_distance_from_the_limit() {
-    let count = walked(&Options::default());
+    let count = walked(&everything());
     println!("balance: {count} instructions walked");
     assert!(count < WALKED_MAX, "{count}");
+}
+
+/// What a configuration uses of it.
+#[test]
+fn one_mode_is_less_than_all() {
+    let all = walked(&everything());
+    for mode in [Mode::FullNat, Mode::Nat, Mode::Dsr] {
+        let count = walked(&Options { features: Features::mode(mode), ..Options::default() });
+        println!("balance, {mode:?} alone: {count} instructions walked");
+        assert!(count < all, "{mode:?}: {count}, all: {all}");
+    }
 }
 
 /// Whatever else is in the object; its maps are of no size here, so the balancer would be another program.
@@ -38,7 +54,7 @@ fn the_other_programs_are_trivial() {
 
 #[test]
 fn large_tables_are_no_harder() {
-    let mut options = Options::default().flows(1 << 20);
+    let mut options = everything().flows(1 << 20);
     options.limits.backends = u16::MAX.into();
     let count = walked(&options);
     println!("balance, large tables: {count} instructions walked");
@@ -47,7 +63,7 @@ fn large_tables_are_no_harder() {
 
 #[test]
 fn logging_keeps_its_distance_too() {
-    let count = walked(&Options { debug_packets: true, ..Options::default() });
+    let count = walked(&Options { debug_packets: true, ..everything() });
     println!("balance, packets logged: {count} instructions walked");
     assert!(count < WALKED_MAX, "{count}");
 }

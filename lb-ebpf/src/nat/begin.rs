@@ -51,8 +51,8 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     }
     let client_hop = egress::remember_client_hop(arrival.packet.source_mac)?;
 
-    let slot = choose_slot(arrival, key)?;
-    claim(slot, arrival.protocol())?;
+    let (slot, worth) = choose_slot(arrival, key)?;
+    claim(slot, worth, arrival)?;
     let entry = Entry { backend, source, client_hop, word: ReplyWord::new(slot.number, source_index, life) };
     let Some(port) = publish_reply(&entry, key, arrival) else {
         // SAFETY: a slot that this CPU has claimed.
@@ -71,11 +71,11 @@ fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
     Ok(Begun::new(backend.index, port, source_index))
 }
 
-/// The slot that the flow had before, or that of its two buckets' whose flow is worth least.
+/// The slot that the flow had before, or that of its two buckets' whose flow is worth least; and what that is worth.
 #[inline(always)]
-fn choose_slot(arrival: &Arrival, key: u64) -> Result<ForwardSlot, Reason> {
+fn choose_slot(arrival: &Arrival, key: u64) -> Result<(ForwardSlot, u32), Reason> {
     if arrival.slot != Arrival::NOWHERE {
-        return ForwardSlot::at(arrival.slot).ok_or(Reason::BadState);
+        return Ok((ForwardSlot::at(arrival.slot).ok_or(Reason::BadState)?, u32::MAX));
     }
     let (first_index, second_index) = buckets_of(key, globals::nat_mask());
     let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
@@ -86,21 +86,30 @@ fn choose_slot(arrival: &Arrival, key: u64) -> Result<ForwardSlot, Reason> {
     let one = Vacancy::of(first_values, arrival.now, salt);
     let two = Vacancy::of(second_values, arrival.now, salt);
     if two.better_than(one) {
-        Ok(ForwardSlot::new(second, second_index, two.slot as usize))
+        Ok((ForwardSlot::new(second, second_index, two.slot as usize), two.worth))
     } else {
-        Ok(ForwardSlot::new(first, first_index, one.slot as usize))
+        Ok((ForwardSlot::new(first, first_index, one.slot as usize), one.worth))
     }
 }
 
-/// Claims a slot, and takes away the reply half of the flow that was in it.
+/// Claims a slot, and takes away the reply half of the flow that was in it. Not where that is worth more than it was
+/// when the slot was chosen: another CPU has begun a flow there since, or has gone on with it.
 #[inline(always)]
-fn claim(slot: ForwardSlot, protocol: u8) -> Result<(), Reason> {
+fn claim(slot: ForwardSlot, worth: u32, arrival: &Arrival) -> Result<(), Reason> {
     // SAFETY: words of a bucket.
     let (key, value) = unsafe { (atomic::read(slot.key()), NatValue(atomic::read(slot.value()))) };
+    let is_other = key == KEY_CLAIMED || value.life().worth(arrival.now) > worth;
     // SAFETY: as above.
-    if key == KEY_CLAIMED || !unsafe { atomic::exchange(slot.key(), key, KEY_CLAIMED) } {
+    if is_other || !unsafe { atomic::exchange(slot.key(), key, KEY_CLAIMED) } {
         return Err(Reason::TableContended);
     }
+    // SAFETY: as above.
+    if unsafe { atomic::read(slot.value()) } != value.0 {
+        // SAFETY: a slot that this CPU has claimed.
+        unsafe { atomic::exchange(slot.key(), KEY_CLAIMED, key) };
+        return Err(Reason::TableContended);
+    }
+    let protocol = arrival.protocol();
     // A closing flow's reply half is left to expire: its port is not used again while late packets may come.
     if key != KEY_EMPTY && !matches!(value.life().state(), FlowState::Closing) {
         release_reply(slot.number, value, protocol);
@@ -222,8 +231,10 @@ fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
     if !claim_place(entry, word) {
         return None;
     }
-    if !globals::explains() {
-        forget_forward(word, peer);
+    if !globals::explains() && forget_forward(word, peer).is_none() {
+        // SAFETY: a place that this CPU has claimed.
+        unsafe { atomic::exchange(&raw mut (*entry).word, CLAIM, word.0) };
+        return None;
     }
     half.fill(entry, port, arrival);
     Some(port)
@@ -236,7 +247,8 @@ fn claim_place(entry: *mut NatReply, word: ReplyWord) -> bool {
     globals::explains() || unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) }
 }
 
-/// Takes away the forward half of a flow, if it is still there.
+/// Takes away the forward half of a flow, if it is still there. None where another CPU is about to write it: a flow's
+/// reply half is there first.
 #[inline(always)]
 fn forget_forward(word: ReplyWord, peer: ReplyPeer) -> Option<()> {
     let slot = ForwardSlot::at(word.forward_slot())?;
@@ -244,13 +256,17 @@ fn forget_forward(word: ReplyWord, peer: ReplyPeer) -> Option<()> {
     unsafe {
         let key = atomic::read(slot.key());
         let value = NatValue(atomic::read(slot.value()));
-        if key <= KEY_CLAIMED || !are_halves(value, word, peer) {
+        if key == KEY_CLAIMED {
+            return None;
+        }
+        if key == KEY_EMPTY || !are_halves(value, word, peer) {
             return Some(());
         }
-        if atomic::exchange(slot.key(), key, KEY_CLAIMED) {
-            atomic::write(slot.value(), 0);
-            atomic::write(slot.key(), KEY_EMPTY);
+        if !atomic::exchange(slot.key(), key, KEY_CLAIMED) {
+            return None;
         }
+        atomic::write(slot.value(), 0);
+        atomic::write(slot.key(), KEY_EMPTY);
     }
     Some(())
 }
