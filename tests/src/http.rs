@@ -37,7 +37,7 @@ impl Connection {
         Self::over(TcpStream::connect_timeout(&target, timeout).context("connect")?, target, timeout)
     }
 
-    /// Connects from one of the client's own addresses. `timeout` is for each read and write later.
+    /// [`Connection::open`] from one of the client's own addresses.
     ///
     /// # Errors
     /// Where no connection comes about.
@@ -46,8 +46,12 @@ impl Connection {
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))
             .with_context(|| format!("bind to {source}"))?;
-        connect(socket.as_raw_fd(), &SockaddrStorage::from(target)).context("connect")?;
-        Self::over(socket.into(), target, timeout)
+        let stream = TcpStream::from(socket);
+        // Holds for connect() as well.
+        stream.set_write_timeout(Some(timeout))?;
+        connect(stream.as_raw_fd(), &SockaddrStorage::from(target))
+            .with_context(|| format!("connect from {source}"))?;
+        Self::over(stream, target, timeout)
     }
 
     fn over(stream: TcpStream, target: SocketAddr, timeout: Duration) -> Result<Self> {
