@@ -178,7 +178,7 @@ fn an_agent_that_is_killed_and_started_again_costs_no_packet() -> Result<()> {
         thread::sleep(Duration::from_secs(2));
     }
     let status = scene.agent.cli_json(&["status"])?;
-    ensure!(status["agent"]["adopted"] == true && status["findings"].to_string() == "[]", "{status}");
+    ensure!(status["agent"]["adopted"] == true && status["findings"] == serde_json::json!([]), "{status}");
     for service in status["services"].as_array().into_iter().flatten() {
         ensure!(service["backends_up"] == 3 && service["backends"] == 3, "{service}");
     }

@@ -11,7 +11,7 @@ use std::{
 use harness::{
     cpu::pin_to,
     dataplane::{Action, DataPlane, Kind, Options},
-    packets::{Packet, Parsed},
+    packets::{Packet, Parsed, flags},
 };
 use lb_common::{Mode, Reason};
 
@@ -34,7 +34,7 @@ fn two_cpus_give_no_port_to_two_flows() {
         assert_eq!(looks.len(), begun.len(), "{kind}: two flows look alike to their backend");
         for flow in &begun {
             assert_eq!(goes_by(&plane, &kind.more(flow.0)), Some((flow.1, flow.2)), "{kind}: {}", flow.0);
-            assert_answered(&plane, kind, flow);
+            assert!(is_answered(&plane, kind, flow), "{kind}: {}", flow.0);
         }
         assert_no_other_reason(&plane, kind);
     }
@@ -65,7 +65,8 @@ fn on_two_cpus<T: Send>(work: impl Fn(u32) -> T + Sync) -> [T; 2] {
     })
 }
 
-/// Begins flows of clients and goes on with them; those that were let in, which are answered at once.
+/// Begins flows of clients and goes on with them; those that were let in: an answer has established the half by which
+/// it came, so that nobody may take it any more.
 fn let_in(plane: &DataPlane, kind: Kind, clients: Range<u32>) -> Vec<Flow> {
     let mut flows = Vec::new();
     for n in clients {
@@ -73,15 +74,14 @@ fn let_in(plane: &DataPlane, kind: Kind, clients: Range<u32>) -> Vec<Flow> {
             let _ = goes_by(plane, &kind.request(kind.client(100_000 + n)));
         }
         let client = kind.client(n);
-        let packets = [kind.request(client), kind.more(client), kind.more(client)];
-        let ways = packets.map(|packet| goes_by(plane, &packet));
-        if let [Some(first), second, third] = ways
+        let ways = [kind.request(client), kind.more(client)].map(|packet| goes_by(plane, &packet));
+        if let [Some(first), second] = ways
             && second == Some(first)
-            && third == second
         {
             let flow = (client, first.0, first.1);
-            assert_answered(plane, kind, &flow);
-            flows.push(flow);
+            if is_answered(plane, kind, &flow) {
+                flows.push(flow);
+            }
         }
     }
     flows
@@ -96,17 +96,23 @@ fn goes_by(plane: &DataPlane, packet: &Packet) -> Option<(SocketAddr, SocketAddr
     })
 }
 
-/// What a flow's backend answers goes to the flow's client.
-fn assert_answered(plane: &DataPlane, kind: Kind, (client, source, backend): &Flow) {
+/// Whether what a flow's backend answers goes to the flow's client.
+fn is_answered(plane: &DataPlane, kind: Kind, (client, source, backend): &Flow) -> bool {
     let answer = kind.answer(*backend, *source);
-    let fate = plane.run(0, &answer.frame());
-    assert_eq!(fate.frame, kind.returned(&answer, *client, 0).frame(), "{kind}: answer to {client}");
+    let answer = if kind.udp { answer } else { answer.flags(flags::ACK) };
+    plane.run(0, &answer.frame()).frame == kind.returned(&answer, *client, 0).frame()
 }
 
 /// Packets were sent on, or refused because of ports or of the other CPU, and nothing else.
 fn assert_no_other_reason(plane: &DataPlane, kind: Kind) {
-    const EXPECTED: [Reason; 4] =
-        [Reason::Forwarded, Reason::Replied, Reason::PortsExhausted, Reason::TableContended];
+    // Nobody may be waiting any more for the answer to a SYN whose port was taken.
+    const EXPECTED: [Reason; 5] = [
+        Reason::Forwarded,
+        Reason::Replied,
+        Reason::NotService,
+        Reason::PortsExhausted,
+        Reason::TableContended,
+    ];
     let counters = plane.counters();
     for reason in Reason::ALL.iter().filter(|reason| !EXPECTED.contains(reason)) {
         assert_eq!(counters.packets(0, *reason), 0, "{kind}: {}", reason.label());

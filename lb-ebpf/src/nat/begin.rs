@@ -20,55 +20,139 @@ use crate::{
     service::{self, ServiceRef},
 };
 
-/// Begins a translated flow: a [`Begun`].
+/// Begins a flow to the backend that was chosen. Three steps, each a function of its own for the verifier (see
+/// [`crate::arrival`]) and one after the other, since together they would need more of the stack than there is.
+#[inline(always)]
+pub fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
+    let slot = claim_forward(arrival);
+    if slot < 0 {
+        return Err(reason_of(slot));
+    }
+    let port = publish_reply(arrival, slot as u32);
+    Begun::unpack(publish_forward(arrival, slot as u32, port))
+}
+
+/// A refusal as a function of its own returns it: negative.
+#[inline(always)]
+fn refusal(reason: Reason) -> i64 {
+    Begun::pack(Err(reason))
+}
+
+#[inline(always)]
+fn reason_of(refusal: i64) -> Reason {
+    match Begun::unpack(refusal) {
+        Err(reason) => reason,
+        Ok(_) => Reason::BadState,
+    }
+}
+
+/// What a flow is begun with, the same at each step.
+struct Plan<'a> {
+    service: ServiceRef,
+    backend: BackendRef,
+    source_index: u8,
+    source: &'a Addr,
+}
+
+impl<'a> Plan<'a> {
+    #[inline(always)]
+    fn of(arrival: &'a Arrival) -> Result<Self, Reason> {
+        let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
+        let backend = arrival.chosen()?;
+        let keeps_client = globals::shares_servers() && service.mode() == Mode::Nat as u8;
+        let source_index =
+            if keeps_client { CLIENT_ITSELF } else { backend.source_for(key_of(arrival.hash))? };
+        let source = source_of(source_index, arrival).ok_or(Reason::BadState)?;
+        Ok(Self { service, backend, source_index, source })
+    }
+}
+
+/// Claims a slot for a flow's forward half: its number, or a refusal. Whatever may refuse the flow comes before anything
+/// is written.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin_translated(arrival: *const Arrival) -> i64 {
+extern "C" fn claim_forward(arrival: *const Arrival) -> i64 {
     // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
-    match unsafe { arrival.as_ref() } {
-        Some(arrival) => Begun::pack(begin(arrival)),
-        None => Begun::pack(Err(Reason::BadState)),
+    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return refusal(Reason::BadState) };
+    match claim_slot(arrival) {
+        Ok(number) => i64::from(number),
+        Err(reason) => refusal(reason),
     }
 }
 
 #[inline(always)]
-fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
-    // Whatever may refuse the flow comes before anything is written.
-    let service = ServiceRef::at(arrival.service).ok_or(Reason::BadState)?;
-    let backend = arrival.chosen()?;
-    egress::next_hop(backend.next_hop())?;
-    let key = key_of(arrival.hash);
-    let keeps_client = globals::shares_servers() && service.mode() == Mode::Nat as u8;
-    let source_index = if keeps_client { CLIENT_ITSELF } else { backend.source_for(key)? };
-    let source = source_of(source_index, arrival).ok_or(Reason::BadState)?;
-    let life = arrival.begun(&service, ON_FIN);
+fn claim_slot(arrival: &Arrival) -> Result<u32, Reason> {
+    let plan = Plan::of(arrival)?;
+    egress::next_hop(plan.backend.next_hop())?;
     if globals::explains() {
-        // The port that is found, and nothing is written.
-        let entry = Entry { backend, source, client_hop: 0, word: ReplyWord::new(0, source_index, life) };
-        let port = publish_reply(&entry, key, arrival).ok_or(Reason::PortsExhausted)?;
-        explain::translation(port, source_index);
-        return Ok(Begun::new(backend.index, port, source_index));
+        return Ok(0);
     }
-    let client_hop = egress::remember_client_hop(arrival.packet.source_mac)?;
-
-    let (slot, worth) = choose_slot(arrival, key)?;
+    egress::remember_client_hop(arrival.packet.source_mac)?;
+    let (slot, worth) = choose_slot(arrival, key_of(arrival.hash))?;
     claim(slot, worth, arrival)?;
-    let entry = Entry { backend, source, client_hop, word: ReplyWord::new(slot.number, source_index, life) };
-    let Some(port) = publish_reply(&entry, key, arrival) else {
+    Ok(slot.number)
+}
+
+/// Writes a flow's reply half, its forward half's slot being claimed: the port, or a refusal.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn publish_reply(arrival: *const Arrival, slot: u32) -> i64 {
+    // SAFETY: as above.
+    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return refusal(Reason::BadState) };
+    match fill_a_place(arrival, slot) {
+        Ok(port) => i64::from(port),
+        Err(reason) => refusal(reason),
+    }
+}
+
+#[inline(always)]
+fn fill_a_place(arrival: &Arrival, slot: u32) -> Result<u16, Reason> {
+    let plan = Plan::of(arrival)?;
+    if globals::explains() {
+        // Which port it would be is not looked for.
+        explain::translation(0, plan.source_index);
+        return Ok(0);
+    }
+    let life = arrival.begun(&plan.service, ON_FIN);
+    let client_hop = egress::remember_client_hop(arrival.packet.source_mac)?;
+    let word = ReplyWord::new(slot, plan.source_index, life);
+    let half = Entry { backend: plan.backend, source: plan.source, client_hop, word };
+    find_place(&half, key_of(arrival.hash), arrival).ok_or(Reason::PortsExhausted)
+}
+
+/// Writes the forward half of a flow that has a port, or gives its slot back: a [`Begun`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn publish_forward(arrival: *const Arrival, slot: u32, port: i64) -> i64 {
+    // SAFETY: as above.
+    let Some(arrival) = (unsafe { arrival.as_ref() }) else { return refusal(Reason::BadState) };
+    Begun::pack(fill_slot(arrival, slot, port))
+}
+
+#[inline(always)]
+fn fill_slot(arrival: &Arrival, slot: u32, port: i64) -> Result<Begun, Reason> {
+    let plan = Plan::of(arrival)?;
+    if globals::explains() {
+        return Ok(Begun::new(plan.backend.index, 0, plan.source_index));
+    }
+    let slot = ForwardSlot::at(slot).ok_or(Reason::BadState)?;
+    if port < 0 {
         // SAFETY: a slot that this CPU has claimed.
         unsafe {
             atomic::write(slot.value(), 0);
             atomic::write(slot.key(), KEY_EMPTY);
         }
-        return Err(Reason::PortsExhausted);
-    };
+        return Err(reason_of(port));
+    }
+    let life = arrival.begun(&plan.service, ON_FIN);
+    let value = NatValue::new(port as u16, plan.backend.index, plan.source_index, life);
     // SAFETY: as above; the exchange orders the value before the key on every architecture.
     unsafe {
-        atomic::write(slot.value(), NatValue::new(port, backend.index, source_index, life).0);
-        atomic::exchange(slot.key(), KEY_CLAIMED, key);
+        atomic::write(slot.value(), value.0);
+        atomic::exchange(slot.key(), KEY_CLAIMED, key_of(arrival.hash));
     }
-    loads::place(&service, &backend);
-    Ok(Begun::new(backend.index, port, source_index))
+    loads::place(&plan.service, &plan.backend);
+    Ok(Begun::new(plan.backend.index, port as u16, plan.source_index))
 }
 
 /// The slot that the flow had before, or that of its two buckets' whose flow is worth least; and what that is worth.
@@ -189,7 +273,7 @@ struct Entry<'a> {
 
 /// Finds a port whose place is free, or may be taken from another flow, fills the place, and says which port it is.
 #[inline(always)]
-fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
+fn find_place(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
     let mut yielding = 0;
     for attempt in 0..PORT_TRIES {
         let port = half.port(key, attempt.wrapping_add(arrival.first_try));
@@ -204,8 +288,7 @@ fn publish_reply(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
         }
         if !free {
             yielding = port;
-        } else if claim_place(entry, word) {
-            half.fill(entry, port, arrival);
+        } else if half.fill(entry, word, port, arrival) {
             return Some(port);
         }
     }
@@ -228,23 +311,17 @@ fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
     if !word.life().yields(arrival.now) {
         return None;
     }
-    if !claim_place(entry, word) {
+    // SAFETY: a word of a map's value.
+    if !unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) } {
         return None;
     }
-    if !globals::explains() && forget_forward(word, peer).is_none() {
+    if forget_forward(word, peer).is_none() {
         // SAFETY: a place that this CPU has claimed.
         unsafe { atomic::exchange(&raw mut (*entry).word, CLAIM, word.0) };
         return None;
     }
-    half.fill(entry, port, arrival);
+    half.write(entry, port, arrival);
     Some(port)
-}
-
-/// Claims a place that is as `word` says.
-#[inline(always)]
-fn claim_place(entry: *mut NatReply, word: ReplyWord) -> bool {
-    // SAFETY: a word of a map's value.
-    globals::explains() || unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) }
 }
 
 /// Takes away the forward half of a flow, if it is still there. None where another CPU is about to write it: a flow's
@@ -292,12 +369,20 @@ impl Entry<'_> {
         service::lookup(&ServiceKey::new(*self.source, port.to_be_bytes(), arrival.protocol())).is_some()
     }
 
+    /// Claims a place that is as `word` says, writes it, and publishes it.
+    #[inline(always)]
+    fn fill(&self, entry: *mut NatReply, word: ReplyWord, port: u16, arrival: &Arrival) -> bool {
+        // SAFETY: a word of a map's value.
+        if !unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) } {
+            return false;
+        }
+        self.write(entry, port, arrival);
+        true
+    }
+
     /// Writes a place that is claimed, and publishes it.
     #[inline(always)]
-    fn fill(&self, entry: *mut NatReply, port: u16, arrival: &Arrival) {
-        if globals::explains() {
-            return;
-        }
+    fn write(&self, entry: *mut NatReply, port: u16, arrival: &Arrival) {
         let peer = ReplyPeer::new(arrival.packet.source_port, port, self.backend.index, self.client_hop);
         // SAFETY: an entry that this CPU has claimed; the exchange orders what was written before it.
         unsafe {

@@ -9,9 +9,9 @@ mod refresh;
 mod reply;
 mod request;
 
-pub use begin::{forget, is_taken};
+pub use begin::{begin, forget, is_taken};
 pub use reply::answers;
-pub use request::{begin, known};
+pub use request::known;
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{

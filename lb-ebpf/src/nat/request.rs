@@ -8,7 +8,6 @@ use lb_common::{
 
 use super::{
     ForwardSlot, NAT_FLOWS, ON_FIN,
-    begin::begin_translated,
     refresh::{REFRESHED, refresh_by_request},
 };
 use crate::{
@@ -18,12 +17,6 @@ use crate::{
     explain, globals,
     service::ServiceRef,
 };
-
-/// Begins a flow to the backend that was chosen.
-#[inline(always)]
-pub fn begin(arrival: &Arrival) -> Result<Begun, Reason> {
-    Begun::unpack(begin_translated(arrival))
-}
 
 /// The flow that a client's packet goes on with; where it is over, `arrival.slot` is its place.
 #[inline(always)]

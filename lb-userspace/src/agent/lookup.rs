@@ -157,9 +157,11 @@ fn explain(query: &LookupQuery, lookup: &Lookup, reason: Reason) -> Vec<String> 
     if let (Some((slot, slots)), Some(backend)) = (lookup.ring_slot, lookup.backend) {
         why.push(format!("{} picks slot {slot} of {slots}, which is {backend}'s", service.scheduler));
     }
-    match lookup.source {
-        Some(source) => why.push(format!("the backend sees it from {source}")),
-        None => {}
+    if let Some(source) = lookup.source {
+        why.push(match source.port() {
+            0 => format!("the backend would see it from {}, at a port that is yet to be picked", source.ip()),
+            _ => format!("the backend sees it from {source}"),
+        });
     }
     why.push(format!("so it is {}", outcome(reason)));
     why
@@ -177,7 +179,6 @@ fn outcome(reason: Reason) -> String {
         Reason::NoBackend => "dropped: no backend gets new flows".to_owned(),
         Reason::BackendsFull => "dropped: every backend has all the flows that it may have".to_owned(),
         Reason::NoNextHop => "dropped: the way to the backend is not known".to_owned(),
-        Reason::PortsExhausted => "dropped: no port is free to speak to the backend from".to_owned(),
         other => format!("{} ({})", other.verdict().as_str(), other.label()),
     }
 }

@@ -134,7 +134,7 @@ pub struct Lookup {
     pub ring_slot: Option<(u32, u32)>,
     /// The backend that it would go to, or comes from.
     pub backend: Option<SocketAddr>,
-    /// full-nat: what the backend would see in the client's place.
+    /// full-nat: what the backend would see in the client's place; port 0 is one that is yet to be picked.
     pub source: Option<SocketAddr>,
     /// Where it would leave.
     pub next_hop: Option<NextHopView>,
