@@ -36,6 +36,7 @@ pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
 /// Whether a packet answers a flow.
 #[inline(always)]
 fn answers(packet: &Packet, way: &mut Way) -> bool {
-    globals::has_mode(Mode::FullNat) && nat::answers(packet, way).is_some()
+    let has_translated = globals::has_mode(Mode::FullNat) || globals::shares_servers();
+    has_translated && nat::answers(packet, way).is_some()
         || globals::has_mode(Mode::Nat) && servers::answers(packet, way).is_some()
 }

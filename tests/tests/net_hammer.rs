@@ -28,7 +28,7 @@ use harness::{
 };
 use lb_common::{Backend, ServiceKey, service::PROTOCOL_TCP};
 
-/// The services that all share: name, mode, port of the backends.
+/// The services that all share: name, mode, port of the backends. The first on IPv4, the second on IPv6.
 const SHARED: [(&str, &str, u16); 2] = [("one", "full-nat", 8080), ("two", "dsr", 80)];
 /// The backend that nobody touches is the first; each command line has the two of its row.
 const HANDS: [[usize; 2]; 2] = [[1, 2], [3, 4]];
@@ -101,11 +101,12 @@ impl Stage {
     }
 
     fn address(&self, service: usize) -> SocketAddr {
-        [self.net.service, self.net.dsr_service][service].v4(80)
+        if service == 0 { self.net.service.v4(80) } else { self.net.dsr_service.v6(80) }
     }
 
     fn backend(&self, service: usize, host: usize) -> SocketAddr {
-        self.net.backends[host].addresses.v4(SHARED[service].2)
+        let (addresses, port) = (self.net.backends[host].addresses, SHARED[service].2);
+        if service == 0 { addresses.v4(port) } else { addresses.v6(port) }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -165,8 +166,13 @@ fn change(stage: &Stage, hand: usize, random: &mut Random) -> Result<()> {
         return stage.add_backend(service, host, weight);
     }
     stage.check_silence(service, host)?;
-    let verb = *random.pick(&["set", "drain", "enable", "disable", "remove"]);
+    let verb = *random.pick(&["set", "set both", "scheduler", "drain", "enable", "disable", "remove"]);
     match verb {
+        "set both" => return set_both(stage, hand, service, random),
+        "scheduler" => {
+            let scheduler = *random.pick(&["maglev", "source-hash", "least-conn"]);
+            return stage.flowgate(&["service", "set", name, "--scheduler", scheduler]);
+        }
         "set" => {
             stage.flowgate(&["backend", "set", name, &text, "--weight", &weight.to_string()])?;
             stage.asked().backends.entry(known).and_modify(|wanted| wanted.weight = weight);
@@ -191,6 +197,23 @@ fn change(stage: &Stage, hand: usize, random: &mut Random) -> Result<()> {
         None
     };
     stage.asked().backends.entry(known).and_modify(|wanted| (wanted.state, wanted.sent) = (state, sent));
+    Ok(())
+}
+
+/// Weights of both backends of a hand in one change, as far as they are there.
+fn set_both(stage: &Stage, hand: usize, service: usize, random: &mut Random) -> Result<()> {
+    let name = SHARED[service].0;
+    let weights: Vec<_> = HANDS[hand]
+        .into_iter()
+        .map(|host| ((name.to_owned(), stage.backend(service, host)), *random.pick(&[1, 20, 300])))
+        .filter(|(known, _)| stage.asked().backends.contains_key(known))
+        .collect();
+    let texts: Vec<_> = weights.iter().map(|((_, address), weight)| format!("{address}={weight}")).collect();
+    let places = texts.iter().map(String::as_str);
+    stage.flowgate(&["backend", "set", name].into_iter().chain(places).collect::<Vec<_>>())?;
+    for (known, weight) in weights {
+        stage.asked().backends.entry(known).and_modify(|wanted| wanted.weight = weight);
+    }
     Ok(())
 }
 

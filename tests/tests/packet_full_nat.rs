@@ -307,7 +307,7 @@ fn packets_that_are_logged_have_the_same_fate() {
         let sent = plane.case(format!("{kind}, logged")).send(&request.frame());
         let source = Parsed::of(&sent.fate().frame).source();
         let backend = kind.backend(11).address;
-        let expected = if kind.is_full_nat() {
+        let expected = if kind.rewrites() {
             kind.translated(&request, source, backend)
         } else {
             kind.sent_to(&request, &kind.backend(11))

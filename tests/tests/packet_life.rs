@@ -66,7 +66,7 @@ fn each_state_has_its_time_out() {
     sleep(OVER);
     for (kind, short, plane) in waiting {
         // Where the server's FIN is not seen the client's ends the connection.
-        let with_fin = if kind.is_full_nat() { FlowState::HalfClosed } else { FlowState::Closing };
+        let with_fin = if kind.rewrites() { FlowState::HalfClosed } else { FlowState::Closing };
         let states = [FlowState::HalfOpen, FlowState::Established, FlowState::Closing, with_fin];
         for (state, n) in states.into_iter().zip(1..) {
             let expected = (state != short).then_some(state);

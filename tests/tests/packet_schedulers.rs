@@ -233,8 +233,11 @@ fn a_flow_that_has_ended_makes_room_for_a_new_one() {
     };
     // All kinds wait at once.
     let mut planes: Vec<_> = Kind::all().map(|kind| (kind, DataPlane::new())).collect();
+    // Loading takes longer than datagrams are remembered.
     for (kind, plane) in &mut planes {
         plane.apply(&[bounded(*kind, Scheduler::Maglev)]);
+    }
+    for (kind, plane) in &mut planes {
         begin(plane, *kind, (0..FLOWS).map(|n| kind.client(n)));
         if !kind.udp {
             go_on(plane, *kind, 0..ended, flags::RST);

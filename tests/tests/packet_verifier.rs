@@ -6,7 +6,7 @@ use harness::dataplane::{DataPlane, Options};
 use lb_common::{Features, Mode, abi::programs};
 
 /// So many instructions, all paths together, may be walked.
-const WALKED_MAX: u32 = 500_000;
+const WALKED_MAX: u32 = 300_000;
 
 /// A program that can do all there is.
 fn everything() -> Options {
