@@ -70,7 +70,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Tables of flows for so many, which are twice as many slots or more.
     pub(super) fn new(mode: Mode, flows: u32) -> Self {
-        let limits = Limits { flows, ring_slots: 1 << 20, ..Limits::default() };
+        let limits = Limits { flows, ..Limits::default() };
         let plane = DataPlane::with(&Options { limits, ..Options::default() });
         let stream = plane.stream(kind(mode).address());
         Self { plane, stream, slots: (u64::from(flows) * 2).next_power_of_two() }
