@@ -14,7 +14,8 @@ pub const TICK_SHIFT_NS: u32 = 30;
 /// The longest idle time-out, in ticks (9.7 hours): an age beyond it can still be told from one before a wrap.
 pub const MAX_IDLE_TICKS: u16 = 0x8000;
 
-/// A flow of datagrams that has had none for so many ticks leaves its port to a new one, where none is free.
+/// A flow of datagrams, or a connection that is over, that has had no packet for so many ticks leaves its port to a new
+/// one, where none is free.
 pub const YIELDING_TICKS: u16 = 3;
 
 /// Ages above this are a clock that another CPU read a moment later, not an age.
@@ -326,14 +327,20 @@ impl Life {
         self.worth(now) <= 1
     }
 
-    /// Whether a new flow that finds no free port may take this one's: it has shown no more than a SYN, or its
-    /// datagrams have been answered or never will be. Closing flows keep theirs, for packets that are late.
+    /// Whether a new flow that finds no free port may take this one's, and how willingly: 0 where not, else more than
+    /// its age, so that the most goes first.
+    ///
+    /// It has shown no more than a SYN, or its datagrams have been answered or never will be, or it is over. The last
+    /// may cost the new one a second: a backend that is in TIME-WAIT still refuses a SYN with an older timestamp
+    /// (RFC 7323, 5.2) and the client sends it again. Being refused would cost it no less.
     #[inline(always)]
     #[must_use]
-    pub fn yields(self, now: u16) -> bool {
+    pub fn yields(self, now: u16) -> u32 {
         let is = |state: FlowState| is_zero(self.0 & 0xf ^ state as u64);
-        let is_quiet = less(u64::from(YIELDING_TICKS) - 1, self.bounded_age(now));
-        is(FlowState::HalfOpen) | is(FlowState::Datagrams) & is_quiet != 0
+        let age = self.bounded_age(now);
+        let is_quiet = less(u64::from(YIELDING_TICKS) - 1, age);
+        let yields = is(FlowState::HalfOpen) | (is(FlowState::Datagrams) | is(FlowState::Closing)) & is_quiet;
+        (yields * (age + 1)) as u32
     }
 
     /// What is lost if the place is taken: 0 for none, 1 for an expired flow, then by state, then the oldest

@@ -309,7 +309,8 @@ fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
     }
 }
 
-/// Late packets of a connection that is over must not meet another's: its port waits for the closing time-out.
+/// Late packets of a connection that is over must not meet another's, and its backend may be in TIME-WAIT: its port waits
+/// for the closing time-out.
 #[test]
 fn the_port_of_a_connection_that_is_over_is_given_again_after_the_closing_time_out_and_not_before() {
     let endings = [(flags::RST, [false, true]), (flags::FIN | flags::ACK, [false, true])];
@@ -337,13 +338,13 @@ fn the_port_of_a_datagram_flow_is_given_again_after_the_idle_time_out_and_not_be
     assert_first_port_is_given_after(2, last, &planes);
 }
 
-/// Long before its time-out: whoever has been silent for [`YIELDING_TICKS`] gives up the port where none is free,
-/// and is then a newcomer like others.
+/// Long before its time-out: a flow of datagrams, or a connection that is over, that has been silent for
+/// [`YIELDING_TICKS`] gives up the port where none is free. Whoever comes back is a newcomer like others.
 #[test]
-fn a_silent_datagram_flow_leaves_its_port_to_a_new_one_where_none_is_free() {
-    let planes = [false, true].map(|v6| Exhausted::new(Kind { v6, udp: true, ..TCP }));
+fn a_silent_flow_that_may_be_over_leaves_its_port_to_a_new_one_where_none_is_free() {
+    let planes = kinds().map(Exhausted::new);
     let last = next_tick();
-    planes.iter().for_each(|plane| plane.both_send(plane.live[0], 0));
+    planes.iter().for_each(|plane| plane.both_send(plane.live[0], flags::FIN | flags::ACK));
     assert_first_port_is_given_after(YIELDING_TICKS, last, &planes);
     for plane in &planes {
         let more = plane.kind.more(plane.live[0].0).frame();

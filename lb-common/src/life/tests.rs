@@ -125,12 +125,14 @@ fn a_clock_read_a_moment_earlier_is_no_age() {
 #[test]
 fn half_open_flows_yield_and_others_only_where_nobody_waits() {
     let yields = |state, age| Life::new(state, all(10), 1000).yields(1000 + age);
-    assert!(yields(FlowState::HalfOpen, 0));
-    assert!(
-        !yields(FlowState::Datagrams, YIELDING_TICKS - 1) && yields(FlowState::Datagrams, YIELDING_TICKS)
-    );
-    for state in [FlowState::Empty, FlowState::Closing, FlowState::Established, FlowState::Claimed] {
-        assert!(!yields(state, 500), "{state:?}");
+    assert_eq!(yields(FlowState::HalfOpen, 0), 1);
+    for state in [FlowState::Datagrams, FlowState::Closing] {
+        assert_eq!(yields(state, YIELDING_TICKS - 1), 0, "{state:?}");
+        assert_eq!(yields(state, YIELDING_TICKS), u32::from(YIELDING_TICKS) + 1, "the oldest goes first");
+    }
+    let keep = [FlowState::PeerClosed, FlowState::HalfClosed, FlowState::Established, FlowState::Claimed];
+    for state in keep.into_iter().chain([FlowState::Empty]) {
+        assert_eq!(yields(state, 500), 0, "{state:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 use lb_common::{
     Addr, FlowState, Mode, Reason, ServiceKey,
     abi::CLIENT_ITSELF,
+    branchless::{less, select},
     flow_table::Vacancy,
     nat_table::{
         KEY_CLAIMED, KEY_EMPTY, NatReply, NatValue, PORT_TRIES, ReplyPeer, ReplyWord, buckets_of, key_of,
@@ -271,23 +272,29 @@ struct Entry<'a> {
     word: ReplyWord,
 }
 
+/// More willing than any flow yields a port: there is none.
+const FREE: u64 = 1 << 20;
+
 /// Finds a port whose place is free, or may be taken from another flow, fills the place, and says which port it is.
 #[inline(always)]
 fn find_place(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
-    let mut yielding = 0;
+    // How willingly in the upper half, which port in the lower: the larger goes first. Ports are mixed with the flow's
+    // key, lest every new flow takes the same one of those that are equally willing.
+    let mut yielding = 0u64;
     for attempt in 0..PORT_TRIES {
         let port = half.port(key, attempt.wrapping_add(arrival.first_try));
         let entry = half.place(port, arrival)?;
         // SAFETY: a word of a map's value.
         let word = ReplyWord(unsafe { atomic::read(&raw const (*entry).word) });
-        let free = word.life().worth(arrival.now) <= 1;
-        let yields = word.life().yields(arrival.now);
+        let is_free = less(u64::from(word.life().worth(arrival.now)), 2);
+        let willing = select(is_free, FREE, u64::from(word.life().yields(arrival.now)));
         // An answer to a port of a service would be taken for a request.
-        if !(free | yields) || half.is_service(port, arrival) {
+        if willing == 0 || half.is_service(port, arrival) {
             continue;
         }
-        if !free {
-            yielding = port;
+        if willing != FREE {
+            let other = willing << 32 | u64::from(port ^ key as u16);
+            yielding = select(less(yielding, other), other, yielding);
         } else if half.fill(entry, word, port, arrival) {
             return Some(port);
         }
@@ -295,7 +302,7 @@ fn find_place(half: &Entry<'_>, key: u64, arrival: &Arrival) -> Option<u16> {
     if yielding == 0 {
         return None;
     }
-    take_over(half, yielding, arrival)
+    take_over(half, yielding as u16 ^ key as u16, arrival)
 }
 
 /// Gives a flow's port to a new one, unless the other has gone on meanwhile. The other's forward half goes before the new
@@ -308,7 +315,7 @@ fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
     };
-    if !word.life().yields(arrival.now) {
+    if word.life().yields(arrival.now) == 0 {
         return None;
     }
     // SAFETY: a word of a map's value.

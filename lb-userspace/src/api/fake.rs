@@ -235,7 +235,7 @@ pub(crate) fn detail() -> ServiceDetail {
         options: ServiceOptions {
             idle_timeout: Some("5m".to_owned()),
             half_open_timeout: Some("1m".to_owned()),
-            closing_timeout: Some("30s".to_owned()),
+            closing_timeout: Some("1m".to_owned()),
             ..ServiceOptions::default()
         },
         priorities: vec![0],

@@ -25,7 +25,8 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// TCP: how long a connection is remembered of which no more than the SYN was seen.
     pub half_open_timeout: Duration,
-    /// TCP: how long a connection that is over is remembered, for packets that are late.
+    /// TCP: how long a connection that is over is remembered, for packets that are late; full-nat gives its port to
+    /// another only then, while it has others.
     pub closing_timeout: Duration,
     /// What becomes of a backend's flows when it goes down.
     pub on_down: OnDown,
@@ -50,8 +51,10 @@ impl Service {
     pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
     /// [`Service::half_open_timeout`] where none is given: time for a client's retransmissions.
     pub const DEFAULT_HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(60);
-    /// [`Service::closing_timeout`] where none is given.
-    pub const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
+    /// [`Service::closing_timeout`] where none is given: as long as Linux is in TIME-WAIT (`TCP_TIMEWAIT_LEN`). A backend
+    /// that is answers a SYN from the same port only if its timestamp is newer (RFC 7323, 5.2), and those of two
+    /// clients, or of two ports of one, have nothing in common.
+    pub const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(60);
     /// [`Service::failover_below`] where none is given.
     pub const DEFAULT_FAILOVER_BELOW: u8 = 50;
 

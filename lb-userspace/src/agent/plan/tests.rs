@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Instant};
 
+use lb_common::{FlowState, life::Life};
+
 use super::{
     testing::{BACKENDS, desired, facts_of, next_hop},
     *,
@@ -60,6 +62,16 @@ fn on_down_decides_over_the_flows_of_the_dead_and_of_nobody_else() {
             assert_eq!((wanted.usable, wanted.down, wanted.reset), expected, "{on_down}, {health}");
         }
     }
+}
+
+/// Else a SYN from the port meets a backend that takes it for one of the connection before.
+#[test]
+fn where_nothing_is_said_a_port_waits_as_long_as_linux_is_in_time_wait() {
+    let desired = desired("full-nat");
+    let timeouts = plan_anew(&desired, &Facts::default())[0].timeouts;
+    let last = Life::new(FlowState::Closing, timeouts.classes(), 0);
+    let time_wait = ticks_of_ms(60_000);
+    assert!(!last.expired(time_wait) && !last.expired_for(time_wait, timeouts));
 }
 
 #[test]

@@ -142,7 +142,7 @@ pub(crate) struct ServiceOptions {
     /// tcp: how long a connection is remembered that has not got beyond its SYN [a new service: 1m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) half_open_timeout: Option<String>,
-    /// tcp: how long a connection that is over is remembered, for late packets [a new service: 30s]
+    /// tcp: how long a connection that is over is remembered, for late packets [a new service: 1m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) closing_timeout: Option<String>,
     /// What becomes of a backend's flows when it goes down [a new service: keep]

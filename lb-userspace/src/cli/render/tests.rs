@@ -111,7 +111,7 @@ service web
   address       10.1.0.10:80/tcp
   mode          full-nat
   scheduler     maglev
-  flows kept    5m idle, 1m half-open, 30s closing; also where a backend is down
+  flows kept    5m idle, 1m half-open, 1m closing; also where a backend is down
   new flows     to priority 0; dropped where nobody can take them
   health check  http /healthz, status 200-399, every 2s, timeout 1s, rise 2, fall 3
   declared      /etc/flowgate/flowgate.toml:12
