@@ -25,6 +25,8 @@ pub(crate) struct Scale {
     fill_flows: u32,
     flood_established: u32,
     flood_syns: u32,
+    /// Flows that are counted, steered and translated, and `limits.flows` of their tables.
+    counted: (u32, u32, u32),
     /// Of everything that is a time.
     repetitions: usize,
 }
@@ -40,6 +42,7 @@ impl Scale {
             fill_flows: 1 << 19,
             flood_established: 500_000,
             flood_syns,
+            counted: (10_000_000, 2_500_000, 1 << 23),
             repetitions: 21,
         }
     }
@@ -54,6 +57,7 @@ impl Scale {
             fill_flows: 1 << 12,
             flood_established: 4_000,
             flood_syns: 40_000,
+            counted: (4_000, 2_000, 1 << 12),
             repetitions: 3,
         }
     }
@@ -67,6 +71,7 @@ pub(crate) fn measure(scale: &Scale) -> Result<Value> {
         "disruption": disruption::measure(scale).context("disruption")?,
         "fill": pressure::measure_fill(scale).context("fill")?,
         "flood": pressure::measure_flood(scale).context("flood")?,
+        "count": times::measure_count(scale).context("count")?,
         "ring": times::measure_build(scale).context("ring")?,
         "change": times::measure_change(scale).context("change")?,
     }))

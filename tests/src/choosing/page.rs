@@ -32,6 +32,7 @@ fn tables(figures: &Value, command: &str) -> String {
         disruption(&figures["disruption"]),
         fill(&figures["fill"]),
         flood(&figures["flood"]),
+        count(&figures["count"]),
         ring(&figures["ring"]),
         change(&figures["change"]),
     ]
@@ -144,6 +145,25 @@ fn flood(figures: &Value) -> String {
             whole(&row["syns_refused"]),
             whole(&row["lost"]),
             whole(&row["moved"])
+        );
+    }
+    out
+}
+
+fn count(figures: &Value) -> String {
+    let mut out = format!(
+        "## Counting flows\n\nOf each backend, in the tables' own memory: a table of {} slots, {} \
+         times.\n\n| mode | flows | median | fastest | slowest |\n| --- | --- | --- | --- | --- |\n",
+        whole(&figures["slots"]),
+        figures["repetitions"]
+    );
+    for row in rows(figures) {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} |",
+            text(&row["mode"]),
+            whole(&row["flows"]),
+            times(&row["time_us"])
         );
     }
     out

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Enough of them that full-nat's ports are plenty.
-const BACKENDS: usize = 100;
+pub(super) const BACKENDS: usize = 100;
 const MODES: [(Mode, &str); 2] = [(Mode::Dsr, "dsr"), (Mode::FullNat, "full-nat")];
 
 /// Live flows that are forgotten while others are begun, by how full the table is in the end.
@@ -48,7 +48,11 @@ fn fill(stage: &mut Stage, mode: Mode, flows: u32) -> Result<Value> {
     let counted = sent - sent / 10_000;
     ensure!(moved.forwarded == 2 * sent && moved.flows >= counted, "{sent} flows: {moved:?}");
     let known = stage.plane.flows();
-    let known = if mode == Mode::Dsr { known.steered } else { known.translated };
+    let (known, elsewhere) = match mode {
+        Mode::Dsr => (known.steered, known.translated),
+        _ => (known.translated, known.steered),
+    };
+    ensure!(elsewhere == 0, "{elsewhere} flows are in the other mode's table");
     Ok(json!({ "begun": sent, "refused": refused, "evicted": sent.saturating_sub(known) }))
 }
 

@@ -9,7 +9,7 @@ use flowgate::{
     ring::{self, Member},
 };
 use harness::dataplane::{BALANCER_MACS, DataPlane, Kind, Options, Stream};
-use lb_common::{BackendCounter, Mode, NextHop, Reason};
+use lb_common::{BackendCounter, Features, Mode, NextHop, Reason};
 
 /// A backend's address: there is room for 65,535.
 pub(super) fn address(mode: Mode, number: u16) -> SocketAddr {
@@ -71,7 +71,9 @@ impl Stage {
     /// Tables of flows for so many, which are twice as many slots or more.
     pub(super) fn new(mode: Mode, flows: u32) -> Self {
         let limits = Limits { flows, ..Limits::default() };
-        let plane = DataPlane::with(&Options { limits, ..Options::default() });
+        // The packets are given to the program that is there now: it must be the one that has the mode.
+        let features = Features::mode(mode);
+        let plane = DataPlane::with(&Options { limits, features, ..Options::default() });
         let stream = plane.stream(kind(mode).address());
         Self { plane, stream, slots: (u64::from(flows) * 2).next_power_of_two() }
     }

@@ -1,4 +1,4 @@
-//! How long a change takes: to build a ring, and from the command to the first packet that obeys.
+//! How long it takes to count flows, to build a ring, and from a command to the first packet that obeys.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,10 +23,42 @@ use harness::{
 use lb_common::Mode;
 use serde_json::{Value, json};
 
-use super::{Scale, progress, stage};
+use super::{
+    Scale, pressure, progress,
+    stage::{self, Stage},
+};
 
 /// Packets go on for so long after the command's answer.
 const AFTER: Duration = Duration::from_millis(5);
+
+/// What the agent does twice a second for bounds and `least-conn`: the tables are read where they are.
+pub(super) fn measure_count(scale: &Scale) -> Result<Value> {
+    let (steered, translated, limit) = scale.counted;
+    let mut rows = Vec::new();
+    let mut slots = 0;
+    for (mode, name, flows) in [(Mode::Dsr, "dsr", steered), (Mode::FullNat, "full-nat", translated)] {
+        let mut stage = Stage::new(mode, limit);
+        slots = stage.slots;
+        let backends = stage::backends(mode, &[10; pressure::BACKENDS]);
+        stage.plane.apply(&[stage::service(mode, backends)]);
+        let begun = stage.begin(0..flows, false);
+        ensure!(!begun.contains(&0), "{name}: a flow is refused");
+        let times = (0..scale.repetitions).map(|_| {
+            let begun = Instant::now();
+            let counted = stage.plane.flows();
+            let took = begun.elapsed();
+            let counted = counted.steered + counted.translated;
+            // Of steered flows a few are taken for another with the same tag, or push another out.
+            let least = u64::from(flows - flows / 100);
+            ensure!(counted >= least && counted <= u64::from(flows), "{name}: {counted} of {flows}");
+            Ok(took)
+        });
+        let times = times.collect::<Result<Vec<_>>>()?;
+        rows.push(json!({ "mode": name, "flows": flows, "time_us": spread(times) }));
+        progress(format_args!("count: {name}, {flows} flows"));
+    }
+    Ok(json!({ "slots": slots, "repetitions": scale.repetitions, "rows": rows }))
+}
 
 pub(super) fn measure_build(scale: &Scale) -> Result<Value> {
     let mut rows = Vec::new();
