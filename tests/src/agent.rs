@@ -140,6 +140,14 @@ impl Agent {
         status
     }
 
+    /// Sends it SIGHUP: it is to read its file again.
+    ///
+    /// # Errors
+    /// Where it is not running.
+    pub fn hang_up(&self) -> Result<()> {
+        self.process.as_ref().context("the agent is not running")?.signal(Signal::SIGHUP)
+    }
+
     /// Whether its process is there.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.exit_status().is_none())

@@ -146,6 +146,35 @@ fn a_reload_with_one_bad_service_changes_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_hangup_reloads_the_file_and_leaves_everything_where_the_file_is_bad() -> Result<()> {
+    let net = Topology::one_arm(2)?;
+    let _servers = net.serve_http(8080)?;
+    let one = web(&net, 80, "one");
+    let agent = start(&net, &one)?;
+    let names = || -> Result<Vec<String>> {
+        let services = agent.cli_json(&["service", "list"])?;
+        let rows = services.as_array().context("an array")?;
+        Ok(rows.iter().filter_map(|row| row["name"].as_str().map(str::to_owned)).collect())
+    };
+    agent.write_file(&(one.clone() + &web(&net, 90, "two")))?;
+    agent.hang_up()?;
+    wait_until("the file's second service is there", UP_WITHIN, || {
+        names().is_ok_and(|now| now == ["one", "two"])
+    })?;
+    agent.wait_until_all_up(UP_WITHIN)?;
+    let load = Load::start(&net.client.netns, Plan::http(net.service.v4(90)));
+    agent.write_file(&(one + "[[service]]\nnam = \"three\"\n"))?;
+    agent.hang_up()?;
+    wait_until("it says that it has not reloaded", UP_WITHIN, || agent.log().contains("not reloaded"))?;
+    ensure!(names()? == ["one", "two"], "{:?}", names()?);
+    let answered = load.snapshot().answered();
+    wait_until("requests go on", UP_WITHIN, || load.snapshot().answered() > answered + 50)?;
+    let summary = load.stop();
+    ensure!(summary.failed == 0, "{summary}\n{}", agent.log());
+    Ok(())
+}
+
+#[test]
 fn what_the_command_line_makes_survives_and_what_the_file_owns_stays_the_file_s() -> Result<()> {
     let net = Topology::one_arm(2)?;
     let _servers = net.serve_http(8080)?;

@@ -12,17 +12,19 @@ pub(super) const RISE: u32 = 2;
 
 /// From a backend's death to the last request that it spoils. Three probes a fifth of a second apart, the
 /// last one's timeout and the wait for the first make 0.8 s at worst; the rest is for a busy machine.
-pub(super) const OUTAGE: Duration = Duration::from_millis(1500);
+pub(super) const OUTAGE: Duration = Duration::from_millis(1100);
 
-/// From a backend's return to its first request from every service. Two probes make 0.4 s at worst.
-pub(super) const RETURN: Duration = Duration::from_millis(1500);
+/// From a backend's return to its first request from every service. Two probes make 0.4 s at worst; the rest is for
+/// starting its servers and the first client's turn.
+pub(super) const RETURN: Duration = Duration::from_millis(1000);
 
 /// A request that takes longer was delayed. An answer takes less than a millisecond; a lost packet costs a
 /// second, when TCP sends the first one of a connection again.
 pub(super) const DELAYED: Duration = Duration::from_millis(500);
 
-/// The smallest share of the requests that a backend of four gets, as a part of its fair share.
-pub(super) const FAIRNESS: f64 = 0.6;
+/// The smallest share of the requests that a backend of four gets, as a part of its fair share: five points of a
+/// hundred below its twenty-five.
+pub(super) const FAIRNESS: f64 = 0.8;
 
 /// From the drain's acknowledgement to the last new connection that the backend gets.
 pub(super) const DRAIN_TAKES_HOLD: Duration = Duration::from_millis(500);

@@ -36,10 +36,15 @@ pub(crate) fn run(part: Duration, keep: bool) -> Result<bool> {
 
     let Show { load, stage, mut screen, figures, .. } = show;
     screen.heading("What was measured");
+    let delayed = load.delayed();
     let sum = load.stop();
     screen.say(&format!("{} requests in all, {} of them failed.", sum.requests, sum.failed));
     for (error, count) in &sum.errors {
         screen.say(&format!("  {count} times: {error}"));
+    }
+    for (service, record) in delayed {
+        let took = figures::seconds(record.latency());
+        screen.say(&format!("  once: an answer of {service} after {took}"));
     }
     screen.gap();
     let all_pass = figures.show(&screen);

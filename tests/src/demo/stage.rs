@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use harness::{
     agent::{Agent, Setup},
-    load::{Load, Plan, Summary},
+    load::{Load, Plan, Record, Summary},
     long_lived::LongLived,
     servers::Server,
     topology::{Host, Topology},
@@ -142,6 +142,16 @@ impl AllLoad {
     /// Requests that were begun since and failed or were delayed.
     pub(super) fn disturbed(&self, from: Instant) -> usize {
         self.loads.iter().map(|(_, load)| load.disturbed(from, DELAYED)).sum()
+    }
+
+    /// Requests that were delayed and answered in the end, with their services.
+    pub(super) fn delayed(&self) -> Vec<(&'static str, Record)> {
+        let of = |(name, load): &(&'static str, Load)| {
+            let late = |record: &Record| record.outcome.is_ok() && record.is_disturbed(DELAYED);
+            let name = *name;
+            load.records().into_iter().filter(late).map(move |record| (name, record)).collect::<Vec<_>>()
+        };
+        self.loads.iter().flat_map(of).collect()
     }
 
     /// From `from` to the beginning of the last request that failed or was delayed.
