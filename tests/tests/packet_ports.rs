@@ -313,6 +313,7 @@ fn when_every_port_is_taken_a_flow_is_refused_and_the_others_go_on() {
 /// for the closing time-out.
 #[test]
 fn the_port_of_a_connection_that_is_over_is_given_again_after_the_closing_time_out_and_not_before() {
+    const { assert!(2 < YIELDING_TICKS, "a flow that yields is no proof of its time-out") };
     let endings = [(flags::RST, [false, true]), (flags::FIN | flags::ACK, [false, true])];
     let endings = endings.into_iter().flat_map(|(end, versions)| versions.map(|v6| (end, v6)));
     let (ends, mut planes): (Vec<_>, Vec<_>) =
@@ -350,6 +351,56 @@ fn a_silent_flow_that_may_be_over_leaves_its_port_to_a_new_one_where_none_is_fre
         let more = plane.kind.more(plane.live[0].0).frame();
         let case = plane.plane.case(format!("{}: the one that was silent", plane.kind));
         case.send(&more).dropped(Reason::PortsExhausted);
+    }
+}
+
+/// Of many that would, the ones that have been silent for the longest.
+#[test]
+fn the_flow_that_is_longest_over_gives_up_its_port_first() {
+    let planes = [false, true].map(|v6| Exhausted::new(Kind { v6, ..TCP }));
+    let end = |range: fn(usize) -> std::ops::Range<usize>| {
+        for plane in &planes {
+            let flows = &plane.live[range(plane.live.len())];
+            flows.iter().for_each(|flow| plane.both_send(*flow, flags::FIN | flags::ACK));
+        }
+        now_tick()
+    };
+    end(|count| 0..count / 2);
+    let tick = next_tick();
+    while now_tick().wrapping_sub(tick) < 1 {
+        sleep(Duration::from_millis(50));
+    }
+    let last = end(|count| count / 2..count);
+    while now_tick().wrapping_sub(last) < YIELDING_TICKS {
+        sleep(Duration::from_millis(50));
+    }
+    for plane in &planes {
+        let younger = &plane.live[plane.live.len() / 2..];
+        let younger: HashSet<_> = younger.iter().map(|(_, source)| *source).collect();
+        for client in &plane.refused[..100] {
+            // Of 32 ports some sixteen have the places of the older half, not all of them under the same number.
+            let (source, _) = establish(&plane.plane, plane.kind, *client).expect("many would");
+            assert!(!younger.contains(&source), "{}: {source}", plane.kind);
+        }
+    }
+}
+
+/// Its old port is among those that are tried, and may be the one that yields.
+#[test]
+fn a_client_that_opens_again_is_let_in_where_ports_are_given_up() {
+    let planes = [false, true].map(|v6| Exhausted::new(Kind { v6, ..TCP }));
+    let last = next_tick();
+    planes.iter().for_each(|plane| plane.both_send(plane.live[0], flags::FIN | flags::ACK));
+    while now_tick().wrapping_sub(last) < YIELDING_TICKS {
+        planes.iter().for_each(Exhausted::others_go_on);
+        sleep(Duration::from_millis(100));
+    }
+    for plane in &planes {
+        plane.others_go_on();
+        let client = plane.live[0].0;
+        let flow = begin(&plane.plane, plane.kind, client);
+        let (source, _) = flow.unwrap_or_else(|| panic!("{}: refused", plane.kind));
+        plane.assert_answered((client, source));
     }
 }
 

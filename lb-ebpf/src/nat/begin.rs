@@ -195,7 +195,7 @@ fn claim(slot: ForwardSlot, worth: u32, arrival: &Arrival) -> Result<(), Reason>
         return Err(Reason::TableContended);
     }
     let protocol = arrival.protocol();
-    // A closing flow's reply half is left to expire: its port is not used again while late packets may come.
+    // A closing flow's reply half is left to expire: its port is not used again soon while there are others.
     if key != KEY_EMPTY && !matches!(value.life().state(), FlowState::Closing) {
         release_reply(slot.number, value, protocol);
     }
@@ -322,7 +322,9 @@ fn take_over(half: &Entry<'_>, port: u16, arrival: &Arrival) -> Option<u16> {
     if !unsafe { atomic::exchange(&raw mut (*entry).word, word.0, CLAIM) } {
         return None;
     }
-    if forget_forward(word, peer).is_none() {
+    // The slot that this flow has got may have been the other's: then there is no forward half of it any more.
+    let is_own_slot = word.forward_slot() == half.word.forward_slot();
+    if !is_own_slot && forget_forward(word, peer).is_none() {
         // SAFETY: a place that this CPU has claimed.
         unsafe { atomic::exchange(&raw mut (*entry).word, CLAIM, word.0) };
         return None;

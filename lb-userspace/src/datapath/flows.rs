@@ -48,18 +48,18 @@ impl FlowTables {
     /// Counts the flows of each backend; `timeouts` has every backend's time-outs, none where the index is no
     /// backend's.
     ///
-    /// A flow that is closing counts while it still has packets: it is remembered for late ones, but nobody waits
-    /// for it.
+    /// Of a backend's, a flow that is closing counts while it still has packets: it is remembered for late ones, but
+    /// nobody waits for it. In the tables it has a place as long as it is remembered.
     #[must_use]
     pub fn count(&self, timeouts: &[Option<Timeouts>], now: u16) -> FlowCounts {
         let mut by_backend = vec![0; timeouts.len()];
         let mut add = |backend: u16, life: Life| {
             let Some(Some(timeouts)) = timeouts.get(usize::from(backend)) else { return 0 };
-            let over = life.expired_for(now, *timeouts);
-            if over || life.state() == FlowState::Closing && life.age(now) > CLOSING_COUNTS_TICKS {
+            if life.expired_for(now, *timeouts) {
                 return 0;
             }
-            by_backend[usize::from(backend)] += 1;
+            let is_over = life.state() == FlowState::Closing && life.age(now) > CLOSING_COUNTS_TICKS;
+            by_backend[usize::from(backend)] += u64::from(!is_over);
             1
         };
         let (mut steered, mut translated) = (0, 0);
