@@ -94,8 +94,10 @@ reasons! {
     RejectedNoBackend = Answer "rejected_no_backend",
     /// A new flow while every backend has as many flows as it may, answered by a refusal.
     RejectedFull = Answer "rejected_full",
+    /// From a client, but TTL or hop limit is at its end: answered by "time exceeded", as a router would (full-nat, nat).
+    TimeExceeded = Answer "time_exceeded",
 
-    /// For a service, but it may live no longer: TTL or hop limit is at its end.
+    /// The same from a backend; or from a client, while ICMP errors are used up for the moment.
     TtlExpired = Drop "ttl_expired",
     /// The service has no backend that may get it.
     NoBackend = Drop "no_backend",

@@ -1,6 +1,9 @@
 //! Refusals: what a RST says, and how often an ICMP error may be sent.
 
-use crate::life::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::{
+    Addr,
+    life::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+};
 
 /// What tells a TCP segment's sender that there is no such connection (RFC 9293, 3.10.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,50 @@ pub const fn reset_for(
     let fin = (flags & TCP_FIN != 0) as u32;
     let end = sequence.wrapping_add(payload_bytes).wrapping_add(syn).wrapping_add(fin);
     Some(TcpReset { sequence: 0, acknowledgment: end, flags: TCP_RST | TCP_ACK })
+}
+
+/// An ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// Nobody listens at the datagram's port.
+    PortUnreachable,
+    /// The packet's TTL or hop limit was at its end on the way.
+    TimeExceeded,
+}
+
+impl IcmpError {
+    /// Type and code for IPv4 (RFC 792).
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(self) -> [u8; 2] {
+        match self {
+            Self::PortUnreachable => [3, 3],
+            Self::TimeExceeded => [11, 0],
+        }
+    }
+
+    /// Type and code for IPv6 (RFC 4443, 3.1 and 3.3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(self) -> [u8; 2] {
+        match self {
+            Self::PortUnreachable => [1, 4],
+            Self::TimeExceeded => [3, 0],
+        }
+    }
+}
+
+/// Whether a packet's sender may be answered at all: not where its address is no single host's (RFC 1122, 3.2.1.3 and
+/// 3.2.2; RFC 4443, 2.4 e).
+#[inline(always)]
+#[must_use]
+pub const fn is_single_host(source: &Addr) -> bool {
+    if source.is_v4() {
+        let [first, ..] = source.v4_octets();
+        return first != 0 && first != 127 && first < 224;
+    }
+    let [high, low] = source.words();
+    source.0[0] != 0xff && (high | low) != 0
 }
 
 /// ICMP errors that one CPU may send in a tick. Errors are to be limited (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f), and
@@ -71,6 +118,20 @@ mod tests {
         assert_eq!(reset_for(TCP_ACK | TCP_FIN, 7, 9, 0), reset(9, 0, TCP_RST));
         assert_eq!(reset_for(TCP_RST, 7, 9, 0), None);
         assert_eq!(reset_for(TCP_RST | TCP_ACK, 7, 9, 0), None);
+    }
+
+    #[test]
+    fn nobody_but_a_single_host_is_answered() {
+        for octets in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4]] {
+            assert!(!is_single_host(&Addr::from_v4(octets)), "{octets:?}");
+        }
+        let v6 = |first, last| {
+            let mut bytes = [0; 16];
+            (bytes[0], bytes[15]) = (first, last);
+            Addr(bytes)
+        };
+        assert!(!is_single_host(&v6(0, 0)) && !is_single_host(&v6(0xff, 1)));
+        assert!(is_single_host(&v6(0x20, 0)) && is_single_host(&Addr::from_v4([10, 0, 0, 1])));
     }
 
     #[test]

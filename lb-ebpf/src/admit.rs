@@ -28,7 +28,9 @@ pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
         None => return Err(Reason::NotService),
     };
     if is_routed && packet.hop_limit <= 1 {
-        return Err(Reason::TtlExpired);
+        // Its sender is told. A backend's answer is not: in nat it is the client's address that it is sent to.
+        let is_request = matches!(admitted, Admitted::Request(_));
+        return Err(if is_request { Reason::TimeExceeded } else { Reason::TtlExpired });
     }
     Ok(admitted)
 }

@@ -64,7 +64,11 @@ fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reaso
     let mut arrival = Arrival::UNKNOWN;
     let mut way = Way::UNKNOWN;
     parse::packet(frame, &mut arrival.packet)?;
-    let reason = match admit::admit(&arrival.packet, &mut way)? {
+    let admitted = match admit::admit(&arrival.packet, &mut way) {
+        Err(Reason::TimeExceeded) => return refuse::expired(ctx, &arrival),
+        admitted => admitted?,
+    };
+    let reason = match admitted {
         Admitted::Request(service) => {
             if let Err(reason) = steer::request(&mut arrival, &service, &mut way) {
                 return refuse::refuse(ctx, &arrival, &service, reason);

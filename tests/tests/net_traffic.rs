@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use harness::{
     agent::{Agent, Setup},
     config::{HTTP_HEALTH, NO_HEALTH, service},
@@ -17,6 +17,7 @@ use harness::{
     topology::{Host, Topology},
     wait::wait_until,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 
 const BACKENDS: usize = 4;
 /// Enough for a share to be within five points by more than chance.
@@ -252,4 +253,42 @@ fn datagrams_every_way(net: &Topology, interfaces: &[&str], modes: &[&'static st
         }
     }
     Ok(())
+}
+
+/// A hop of its own, as routers are: what may live no longer is answered, which is what `traceroute` goes by.
+#[test]
+fn a_client_whose_packet_ends_at_the_balancer_is_told() -> Result<()> {
+    let net = Topology::one_arm(1)?;
+    let _servers = net.serve_udp_echo(5300)?;
+    let ways = ways(&net, 53, 5300, &["full-nat", "nat"]);
+    let services: Vec<_> = ways
+        .iter()
+        .map(|way| service(&way.name, way.target, "udp", way.mode, NO_HEALTH, &way.backends(&net)))
+        .collect();
+    let _agent = start(&net, &["eth0"], &services)?;
+    for way in &ways {
+        let error = net.client.netns.run_in(|| send_with_one_hop(way.target))?;
+        ensure!(error.raw_os_error() == Some(libc::EHOSTUNREACH), "{}: {error}", way.name);
+    }
+    Ok(())
+}
+
+/// What comes back for a datagram that may go to the next router and no further.
+fn send_with_one_hop(target: SocketAddr) -> Result<std::io::Error> {
+    let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
+    let socket = UdpSocket::bind(any)?;
+    if target.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+        setsockopt(&socket, sockopt::Ipv4Ttl, &1)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        setsockopt(&socket, sockopt::Ipv6Ttl, &1)?;
+    }
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect(target)?;
+    socket.send(b"question")?;
+    match socket.recv(&mut [0; 64]) {
+        Ok(_) => bail!("{target}: an answer, through a hop that may not be passed"),
+        Err(error) => Ok(error),
+    }
 }

@@ -69,7 +69,7 @@ fn assert_fate_of_a_flow_is_explained(plane: &mut DataPlane, kind: Kind) {
     let sent = Parsed::of(&plane.run(0, &kind.more(client).frame()).frame);
     let answer = kind.answer(backend.address, sent.source());
     let (answered, at_its_end) = match kind.mode {
-        Mode::FullNat | Mode::Nat => (Reason::Replied, Reason::TtlExpired),
+        Mode::FullNat | Mode::Nat => (Reason::Replied, Reason::TimeExceeded),
         Mode::Dsr => (Reason::NotService, Reason::Forwarded),
     };
     assert_explained(plane, kind, &answer, answered);

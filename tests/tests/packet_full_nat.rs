@@ -206,19 +206,25 @@ fn a_checksum_that_comes_out_as_zero() {
 }
 
 #[test]
-fn what_has_no_hop_left_is_dropped() {
+fn what_has_no_hop_left_is_not_sent_on() {
     for kind in kinds() {
         let (plane, backend) = plane_of(kind);
         for ttl in [0, 1] {
             let request = kind.request(kind.client(1)).ttl(ttl);
-            plane.case(format!("{kind}: ttl {ttl}")).send(&request.frame()).dropped(Reason::TtlExpired);
+            plane
+                .case(format!("{kind}: ttl {ttl}"))
+                .send(&request.frame())
+                .moves([(Reason::TimeExceeded, 1)]);
         }
-        assert_eq!(plane.flows().translated, 0, "{kind}: what is dropped begins no flow");
+        assert_eq!(plane.flows().translated, 0, "{kind}: what is not sent on begins no flow");
         let client = kind.client(2);
         let source = begin(&plane, kind, client);
         for ttl in [0, 1] {
             let more = kind.more(client).ttl(ttl);
-            plane.case(format!("{kind}: more, ttl {ttl}")).send(&more.frame()).dropped(Reason::TtlExpired);
+            plane
+                .case(format!("{kind}: more, ttl {ttl}"))
+                .send(&more.frame())
+                .moves([(Reason::TimeExceeded, 1)]);
             let answer = kind.answer(backend, source).ttl(ttl);
             plane
                 .case(format!("{kind}: answer, ttl {ttl}"))

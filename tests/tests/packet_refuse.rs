@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use harness::{
     checksums::verify_checksums,
     dataplane::{Action, BALANCER_MACS, CLIENT_MAC, DataPlane, Kind},
-    packets::{Packet, Parsed, flags},
+    link::Mac,
+    packets::{Packet, flags},
 };
-use lb_common::{Reason, reject::REFUSALS_PER_TICK};
+use lb_common::{
+    Reason,
+    reject::{IcmpError, REFUSALS_PER_TICK},
+};
 
 use flowgate::datapath::apply::{WantedBackend, WantedService};
 
@@ -87,28 +91,74 @@ fn a_datagram_without_a_backend_is_unreachable() {
                 .send(&request)
                 .moves([(Reason::RejectedNoBackend, 1)]);
             assert_eq!(fate.action, Action::Tx, "{kind}");
-            verify_checksums(&fate.frame);
-            let error = Parsed::of(&fate.frame);
-            assert_eq!((error.source_mac, error.destination_mac), (BALANCER_MACS[0], CLIENT_MAC), "{kind}");
-            assert_eq!(error.source().ip(), kind.address().ip(), "{kind}");
-            assert_eq!(error.destination().ip(), client.ip(), "{kind}");
-            assert_eq!(error.icmp, if kind.v6 { (1, 4) } else { (3, 3) }, "{kind}");
-            let headers = if kind.v6 { 48 } else { 28 };
-            assert_eq!(error.payload, request[14..14 + headers], "{kind}: the datagram's own headers");
+            kind.assert_icmp_error(&fate.frame, client, &request, IcmpError::PortUnreachable);
+        }
+    }
+}
+
+/// As a router would (RFC 1812, 5.3.1; RFC 4443, 3.3): `traceroute` finds the balancer. dsr is no hop.
+#[test]
+fn a_client_is_told_that_its_packet_may_live_no_longer() {
+    for kind in Kind::all().filter(|kind| kind.rewrites()) {
+        let mut plane = DataPlane::new();
+        plane.apply(&[kind.service(vec![kind.backend(11)])]);
+        let client = kind.client(1);
+        let first = (0..=1).map(|ttl| (format!("the first, ttl {ttl}"), kind.request(client).ttl(ttl)));
+        let more = (0..=1).map(|ttl| (format!("more, ttl {ttl}"), kind.more(client).ttl(ttl)));
+        for (name, packet) in first.chain(more) {
+            let frame = packet.payload(b"twenty bytes of data").frame();
+            let fate = plane.case(format!("{kind}: {name}")).send(&frame).moves([(Reason::TimeExceeded, 1)]);
+            assert_eq!(fate.action, Action::Tx, "{kind}: {name}");
+            kind.assert_icmp_error(&fate.frame, client, &frame, IcmpError::TimeExceeded);
+            let flows = plane.flows();
+            assert_eq!(flows.translated + flows.steered, 0, "{kind}: {name}: it begins no flow");
+        }
+        assert!(plane.run(0, &kind.request(client).frame()).action.is_sent(), "{kind}");
+        let frame = kind.more(client).ttl(1).frame();
+        let fate = plane.case(format!("{kind}: of a flow")).send(&frame).moves([(Reason::TimeExceeded, 1)]);
+        kind.assert_icmp_error(&fate.frame, client, &frame, IcmpError::TimeExceeded);
+    }
+}
+
+/// A packet with IP options, of which the quoted part would be another; one to everybody, or from nobody in particular.
+#[test]
+fn what_cannot_be_answered_is_dropped() {
+    for kind in Kind::of_mode(lb_common::Mode::FullNat) {
+        let mut plane = DataPlane::new();
+        plane.apply(&[kind.service(vec![kind.backend(11)])]);
+        let last = kind.request(kind.client(1)).ttl(1);
+        let nobody: SocketAddr =
+            if kind.v6 { "[ff02::1]:4000" } else { "127.0.0.1:4000" }.parse().expect("one");
+        let mut cases = vec![
+            ("broadcast", last.clone().macs(CLIENT_MAC, Mac([0xff; 6]))),
+            ("from nobody", last.clone().between(nobody, kind.address())),
+        ];
+        if !kind.v6 {
+            cases.push(("options", last.ip_options(&[1, 1, 1, 1])));
+        }
+        for (name, packet) in cases {
+            plane.case(format!("{kind}: {name}")).send(&packet.frame()).dropped(Reason::TtlExpired);
         }
     }
 }
 
 #[test]
 fn icmp_errors_are_limited() {
-    let kind = Kind { mode: lb_common::Mode::Dsr, v6: false, udp: true };
-    let mut plane = DataPlane::new();
-    plane.apply(&[rejecting(kind, Vec::new())]);
-    let sent = 4 * REFUSALS_PER_TICK;
-    let request = kind.request(kind.client(1)).frame();
-    let answered = (0..sent).filter(|_| plane.run(0, &request).action == Action::Tx).count() as u64;
-    // The clock may move on meanwhile, and the test may run on another CPU.
-    assert!(answered >= REFUSALS_PER_TICK && answered < sent, "{answered} of {sent}");
+    let of_mode = |mode| Kind { mode, v6: false, udp: true };
+    let (dsr, nat) = (of_mode(lb_common::Mode::Dsr), of_mode(lb_common::Mode::Nat));
+    for (kind, service, ttl, dropped) in [
+        (dsr, rejecting(dsr, Vec::new()), 64, Reason::NoBackend),
+        (nat, nat.service(vec![nat.backend(11)]), 1, Reason::TtlExpired),
+    ] {
+        let mut plane = DataPlane::new();
+        plane.apply(&[service]);
+        let sent = 4 * REFUSALS_PER_TICK;
+        let request = kind.request(kind.client(1)).ttl(ttl).frame();
+        let answered = (0..sent).filter(|_| plane.run(0, &request).action == Action::Tx).count() as u64;
+        // The clock may move on meanwhile, and the test may run on another CPU.
+        assert!(answered >= REFUSALS_PER_TICK && answered < sent, "{kind}: {answered} of {sent}");
+        assert_eq!(plane.counters().packets(0, dropped), sent - answered, "{kind}");
+    }
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! Answering what cannot be served, so that clients need not wait for their time-outs: a RST for a segment, an ICMP
-//! error for a datagram. One file for each; the frame that came in becomes the answer.
+//! Answering what cannot be served, so that its sender need not wait for a time-out: a RST for a segment, an ICMP error
+//! for a datagram and for whatever may live no longer. One file for each; the frame that came in becomes the answer.
 
 mod headers;
+mod icmp_error;
 mod reset;
-mod unreachable;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     programs::XdpContext,
 };
-use lb_common::{Reason, service::PROTOCOL_TCP};
+use lb_common::{Reason, reject::IcmpError, service::PROTOCOL_TCP};
 
 use crate::{arrival::Arrival, globals, service::ServiceRef};
 
@@ -27,27 +27,51 @@ pub fn refuse(
         Reason::BackendsFull if service.rejects() => Reason::RejectedFull,
         _ => return Err(reason),
     };
-    if !globals::explains() && answer(ctx.ctx, arrival) != ANSWERED {
-        return Err(reason);
+    answer_with(ctx, arrival, REFUSAL, (reason, answered))
+}
+
+/// Answers a client's packet whose TTL or hop limit is at its end, as routers do (RFC 1812, 5.3.1; RFC 4443, 3.3).
+#[inline(always)]
+pub fn expired(ctx: &XdpContext, arrival: &Arrival) -> Result<(Reason, u32), Reason> {
+    answer_with(ctx, arrival, TIME_EXCEEDED, (Reason::TtlExpired, Reason::TimeExceeded))
+}
+
+/// The first reason where there was no answer, the second where there was.
+#[inline(always)]
+fn answer_with(
+    ctx: &XdpContext,
+    arrival: &Arrival,
+    what: u32,
+    (dropped, answered): (Reason, Reason),
+) -> Result<(Reason, u32), Reason> {
+    if !globals::explains() && answer(ctx.ctx, arrival, what) != ANSWERED {
+        return Err(dropped);
     }
     Ok((answered, xdp_action::XDP_TX))
 }
 
 const ANSWERED: i32 = 1;
 
+/// A RST, or "port unreachable".
+const REFUSAL: u32 = 0;
+/// "Time exceeded".
+const TIME_EXCEEDED: u32 = 1;
+
 /// Makes the frame the answer to itself: [`ANSWERED`], or nothing is changed. A function of its own for the verifier,
 /// see [`crate::arrival`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn answer(ctx: *mut xdp_md, arrival: *const Arrival) -> i32 {
+extern "C" fn answer(ctx: *mut xdp_md, arrival: *const Arrival, what: u32) -> i32 {
     // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
     let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
     let ctx = XdpContext::new(ctx);
-    let answer = match (arrival.protocol() == PROTOCOL_TCP, arrival.packet.source.is_v4()) {
+    let is_reset = what == REFUSAL && arrival.protocol() == PROTOCOL_TCP;
+    let error = if what == REFUSAL { IcmpError::PortUnreachable } else { IcmpError::TimeExceeded };
+    let answer = match (is_reset, arrival.packet.source.is_v4()) {
         (true, true) => reset::v4(&ctx, &arrival.packet),
         (true, false) => reset::v6(&ctx, &arrival.packet),
-        (false, true) => unreachable::v4(&ctx, &arrival.packet),
-        (false, false) => unreachable::v6(&ctx, &arrival.packet),
+        (false, true) => icmp_error::v4(&ctx, &arrival.packet, error),
+        (false, false) => icmp_error::v6(&ctx, &arrival.packet, error),
     };
     if answer.is_some() { ANSWERED } else { 0 }
 }

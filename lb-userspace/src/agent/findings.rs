@@ -222,7 +222,7 @@ impl Controller {
 fn drop_hint(reason: Reason) -> &'static str {
     match reason {
         Reason::TtlExpired => {
-            "a loop, or a traceroute: `tcpdump` on the interface shows whose packets they are"
+            "a loop, or a traceroute of a backend's: `tcpdump` on the interface shows whose packets they are"
         }
         Reason::NoBackend => "`flowgate service list` shows which service has no backend up",
         Reason::BackendsFull => "every backend has its max_flows: add backends, or raise the bound",
@@ -245,6 +245,7 @@ fn drop_hint(reason: Reason) -> &'static str {
         | Reason::BackendReset
         | Reason::RejectedNoBackend
         | Reason::RejectedFull
+        | Reason::TimeExceeded
         | Reason::NotIp
         | Reason::VlanTagged
         | Reason::Malformed

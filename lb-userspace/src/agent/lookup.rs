@@ -176,6 +176,7 @@ fn outcome(reason: Reason) -> String {
         Reason::RejectedFull => {
             "refused by an answer: every backend has all the flows that it may have".to_owned()
         }
+        Reason::TimeExceeded => "answered by \"time exceeded\": it may live no longer".to_owned(),
         Reason::NoBackend => "dropped: no backend gets new flows".to_owned(),
         Reason::BackendsFull => "dropped: every backend has all the flows that it may have".to_owned(),
         Reason::NoNextHop => "dropped: the way to the backend is not known".to_owned(),

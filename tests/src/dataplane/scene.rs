@@ -20,12 +20,14 @@ use flowgate::{
 };
 use lb_common::{
     Mode, NextHop, Scheduler, ServiceKey, Timeouts,
+    reject::IcmpError,
     service::{PROTOCOL_TCP, PROTOCOL_UDP},
 };
 
 use crate::{
+    checksums::verify_checksums,
     link::Mac,
-    packets::{Packet, flags},
+    packets::{Packet, Parsed, flags},
 };
 
 /// The balancer's interfaces, by slot.
@@ -206,6 +208,25 @@ impl Kind {
         let packet =
             self.packet(backend, source).macs(backend_mac(backend), BALANCER_MACS[0]).payload(b"answer");
         if self.udp { packet } else { packet.flags(flags::SYN | flags::ACK).numbers(7, 0x0102_0305) }
+    }
+
+    /// That a frame is the ICMP error that tells `client` about its own frame `about`, with that one's headers.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn assert_icmp_error(self, frame: &[u8], client: SocketAddr, about: &[u8], error: IcmpError) {
+        verify_checksums(frame);
+        let answer = Parsed::of(frame);
+        assert_eq!((answer.source_mac, answer.destination_mac), (BALANCER_MACS[0], CLIENT_MAC), "{self}");
+        assert_eq!(
+            (answer.source().ip(), answer.destination().ip()),
+            (self.address().ip(), client.ip()),
+            "{self}"
+        );
+        let [kind, code] = if self.v6 { error.v6() } else { error.v4() };
+        assert_eq!(answer.icmp, (kind, code), "{self}");
+        let headers = if self.v6 { 48 } else { 28 };
+        assert_eq!(answer.payload, about[14..14 + headers], "{self}: the packet's own headers");
     }
 
     /// A backend's answer with a TTL of 64 as full-nat sends it on to a client behind slot `slot`.

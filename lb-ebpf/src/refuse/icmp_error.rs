@@ -1,4 +1,4 @@
-//! UDP: "port unreachable", with the datagram's headers (RFC 792; RFC 4443, 3.1).
+//! ICMP errors: "port unreachable", "time exceeded", with the packet's headers (RFC 792; RFC 4443, 3).
 
 use aya_ebpf::{
     btf_maps::PerCpuArray,
@@ -6,7 +6,10 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use lb_common::{checksum::Delta, reject::Allowance};
+use lb_common::{
+    checksum::Delta,
+    reject::{Allowance, IcmpError, is_single_host},
+};
 use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
@@ -33,14 +36,14 @@ struct IcmpHdr {
     unused: [u8; 4],
 }
 
-/// What of an IPv4 datagram is quoted: its header and the first eight bytes behind it, as four-byte words.
+/// What of an IPv4 packet is quoted: its header and the first eight bytes behind it, as four-byte words.
 type QuoteV4 = [[u8; 4]; (size_of::<Ipv4Hdr>() + size_of::<UdpHdr>()) / 4];
-/// The same of an IPv6 datagram.
+/// The same of an IPv6 packet.
 type QuoteV6 = [[u8; 4]; (size_of::<Ipv6Hdr>() + size_of::<UdpHdr>()) / 4];
 
-/// Makes an IPv4 datagram the error that answers it. One with IP options is not answered.
+/// Makes an IPv4 packet the error that answers it. One with IP options is not answered.
 #[inline(always)]
-pub fn v4(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+pub fn v4(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     const IP_BYTES: usize = size_of::<Ipv4Hdr>();
     const TOTAL: usize = IP_BYTES + size_of::<IcmpHdr>() + size_of::<QuoteV4>();
     if packet.transport_offset() != NETWORK_OFFSET + IP_BYTES {
@@ -51,13 +54,13 @@ pub fn v4(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let (from, to) = (packet.destination.addr.v4_octets(), packet.source.v4_octets());
     headers::ipv4(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMP, TOTAL as u16);
     let quote = frame.header::<QuoteV4>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
-    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, [3, 3], quote, Delta::NONE);
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v4(), quote, Delta::NONE);
     Some(())
 }
 
 /// The same for IPv6.
 #[inline(always)]
-pub fn v6(ctx: &XdpContext, packet: &Packet) -> Option<()> {
+pub fn v6(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     const IP_BYTES: usize = size_of::<Ipv6Hdr>();
     const PAYLOAD: usize = size_of::<IcmpHdr>() + size_of::<QuoteV6>();
     let (frame, mac) = grow(ctx, packet, IP_BYTES, IP_BYTES + PAYLOAD)?;
@@ -66,15 +69,19 @@ pub fn v6(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
     let sum = headers::pseudo_header(from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
     let quote = frame.header::<QuoteV6>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
-    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, [1, 4], quote, sum);
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v6(), quote, sum);
     Some(())
 }
 
-/// Makes room in front for an IP and an ICMP header, and cuts the datagram to what is quoted; the frame, and our MAC
+/// Makes room in front for an IP and an ICMP header, and cuts the packet to what is quoted; the frame, and our MAC
 /// address. Nothing is changed where no error may be sent now.
 #[inline(always)]
 fn grow(ctx: &XdpContext, packet: &Packet, ip_bytes: usize, total: usize) -> Option<(Frame, [u8; 6])> {
     let mac = Frame::new(ctx).header::<EthernetHdr>(0).ok()?.destination;
+    let is_multicast = mac[0] & 1 != 0;
+    if is_multicast || !is_single_host(&packet.source) {
+        return None;
+    }
     take_allowance()?;
     let front = ip_bytes + size_of::<IcmpHdr>();
     // SAFETY: the program's own context; the frame is parsed again after it.
