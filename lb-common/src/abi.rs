@@ -58,15 +58,17 @@ pub mod maps {
     pub const LOADS: &str = "LOADS";
     /// Per-CPU array of `u64`: how many flows of each service round-robin has placed.
     pub const TURNS: &str = "TURNS";
-    /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of refusals by ICMP.
+    /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of ICMP errors.
     pub const REFUSALS: &str = "REFUSALS";
+    /// Hash: addresses whose pings are answered, as [`crate::Addr`], to nothing of interest.
+    pub const PING_ADDRESSES: &str = "PING_ADDRESSES";
     /// Array of one [`crate::Explanation`], in memory.
     pub const EXPLANATION: &str = "EXPLANATION";
     /// Array of one [`super::Identity`], in memory.
     pub const IDENTITY: &str = "IDENTITY";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         SERVICE_KEYS,
         SERVICES,
         BACKENDS,
@@ -86,6 +88,7 @@ pub mod maps {
         LOADS,
         TURNS,
         REFUSALS,
+        PING_ADDRESSES,
         EXPLANATION,
         IDENTITY,
     ];

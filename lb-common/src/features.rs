@@ -16,6 +16,9 @@ impl Features {
     /// Mode `nat`: a server that is a backend of several services.
     pub const SHARED_SERVERS: Self = Self(1 << 16);
 
+    /// Services that have pings answered.
+    pub const ANSWERED_PINGS: Self = Self(1 << 17);
+
     /// Services of a mode.
     #[inline(always)]
     #[must_use]

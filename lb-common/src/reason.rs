@@ -96,8 +96,11 @@ reasons! {
     RejectedFull = Answer "rejected_full",
     /// From a client, but TTL or hop limit is at its end: answered by "time exceeded", as a router would (full-nat, nat).
     TimeExceeded = Answer "time_exceeded",
+    /// A ping to a service's address, answered (`answer_ping`).
+    PingAnswered = Answer "ping_answered",
 
-    /// The same from a backend; or from a client, while ICMP errors are used up for the moment.
+    /// The same from a backend; or from a client that is not answered: ICMP errors are used up for the moment, the packet
+    /// has IP options, or its sender is no single host.
     TtlExpired = Drop "ttl_expired",
     /// The service has no backend that may get it.
     NoBackend = Drop "no_backend",

@@ -101,7 +101,7 @@ pub struct Service {
     pub mode: u8,
     /// A [`Scheduler`].
     pub scheduler: u8,
-    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`], [`Service::SHARES_SERVERS`].
+    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`], [`Service::SHARES_SERVERS`], [`Service::ANSWERS_PINGS`].
     pub flags: u8,
     /// [`crate::life::Classes`] of `timeouts`.
     pub classes: u16,
@@ -130,6 +130,8 @@ impl Service {
     pub const COUNTS_FLOWS: u8 = 2;
     /// Mode `nat`: a backend is, or has been, another service's as well. So flows may be in both tables.
     pub const SHARES_SERVERS: u8 = 4;
+    /// Pings to its address are answered. No packet asks: it is for the agent that takes over.
+    pub const ANSWERS_PINGS: u8 = 8;
 
     /// No service.
     pub const NONE: Self = Self {

@@ -82,6 +82,12 @@ pub fn shares_servers() -> bool {
     Features(FEATURES.load()).has(Features::SHARED_SERVERS)
 }
 
+/// Whether there are addresses whose pings are answered.
+#[inline(always)]
+pub fn answers_pings() -> bool {
+    Features(FEATURES.load()).has(Features::ANSWERED_PINGS)
+}
+
 /// Whether this instance explains what it would do, and does nothing.
 #[inline(always)]
 pub fn explains() -> bool {

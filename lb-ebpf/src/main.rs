@@ -26,6 +26,7 @@ mod loads;
 mod nat;
 mod packet;
 mod parse;
+mod ping;
 mod refuse;
 mod select;
 mod servers;
@@ -63,7 +64,9 @@ pub fn balance(ctx: XdpContext) -> u32 {
 fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reason> {
     let mut arrival = Arrival::UNKNOWN;
     let mut way = Way::UNKNOWN;
-    parse::packet(frame, &mut arrival.packet)?;
+    if let Err(reason) = parse::packet(frame, &mut arrival.packet) {
+        return ping::answer(ctx, reason);
+    }
     let admitted = match admit::admit(&arrival.packet, &mut way) {
         Err(Reason::TimeExceeded) => return refuse::expired(ctx, &arrival),
         admitted => admitted?,

@@ -255,6 +255,37 @@ fn datagrams_every_way(net: &Topology, interfaces: &[&str], modes: &[&'static st
     Ok(())
 }
 
+/// `ping`, with small and large packets: by Flowgate where the service asks for it, by the kernel, which has the address,
+/// where not.
+#[test]
+fn pings_are_answered() -> Result<()> {
+    let net = Topology::one_arm(1)?;
+    let ways = ways(&net, 80, 8080, &["full-nat"]);
+    let agent = Agent::start(&net.balancer.netns, Setup::on(&["eth0"]))?;
+    for way in &ways {
+        let (address, port) = (way.target.ip().to_string(), way.target.port().to_string());
+        let add = ["service", "add", &way.name, "--address", &address, "--port", &port, "--protocol", "tcp"];
+        agent.cli_ok(&add)?;
+        for (set, answered) in [("--answer-ping", 3), ("--answer-ping=false", 0)] {
+            agent.cli_ok(&["service", "set", &way.name, set])?;
+            let before = counted(&agent, "ping_answered")?;
+            let pings = ["-c", "3", "-i", "0.01", "-s", "1400", "-W", "2", &address];
+            shell::run(net.client.netns.command("ping").args(pings)).with_context(|| way.name.clone())?;
+            ensure!(counted(&agent, "ping_answered")? - before == answered, "{}, {set}", way.name);
+        }
+        agent.cli_ok(&["service", "remove", &way.name])?;
+    }
+    Ok(())
+}
+
+/// Packets by a reason.
+fn counted(agent: &Agent, reason: &str) -> Result<u64> {
+    let stats = agent.cli_json(&["stats", "--all"])?;
+    let rows = stats["reasons"].as_array().context("reasons")?;
+    let counted = rows.iter().filter(|row| row["reason"] == reason);
+    Ok(counted.filter_map(|row| row["packets"].as_u64()).sum())
+}
+
 /// A hop of its own, as routers are: what may live no longer is answered, which is what `traceroute` goes by.
 #[test]
 fn a_client_whose_packet_ends_at_the_balancer_is_told() -> Result<()> {
@@ -265,10 +296,12 @@ fn a_client_whose_packet_ends_at_the_balancer_is_told() -> Result<()> {
         .iter()
         .map(|way| service(&way.name, way.target, "udp", way.mode, NO_HEALTH, &way.backends(&net)))
         .collect();
-    let _agent = start(&net, &["eth0"], &services)?;
+    let agent = start(&net, &["eth0"], &services)?;
     for way in &ways {
+        let before = counted(&agent, "time_exceeded")?;
         let error = net.client.netns.run_in(|| send_with_one_hop(way.target))?;
         ensure!(error.raw_os_error() == Some(libc::EHOSTUNREACH), "{}: {error}", way.name);
+        ensure!(counted(&agent, "time_exceeded")? == before + 1, "{}: somebody else has told", way.name);
     }
     Ok(())
 }

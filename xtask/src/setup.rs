@@ -7,8 +7,13 @@ use anyhow::{Context, Result};
 use crate::{build, packages, process, steps::Steps};
 
 /// Programs that tests and demo call, and the Debian packages they come from.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl"), ("iperf3", "iperf3")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("curl", "curl"),
+    ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
+];
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -66,7 +71,7 @@ mod tests {
     fn only_what_is_missing() {
         assert!(missing(|_| true).is_empty());
         assert_eq!(missing(|program| program != "ip"), ["iproute2"]);
-        assert_eq!(missing(|program| program == "curl"), ["iproute2", "ethtool", "iperf3"]);
+        assert_eq!(missing(|program| program == "curl"), ["iproute2", "ethtool", "iperf3", "iputils-ping"]);
     }
 
     #[test]

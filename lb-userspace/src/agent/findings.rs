@@ -222,7 +222,7 @@ impl Controller {
 fn drop_hint(reason: Reason) -> &'static str {
     match reason {
         Reason::TtlExpired => {
-            "a loop, or a traceroute of a backend's: `tcpdump` on the interface shows whose packets they are"
+            "a loop, or many traceroutes: `tcpdump` on the interface shows whose packets they are"
         }
         Reason::NoBackend => "`flowgate service list` shows which service has no backend up",
         Reason::BackendsFull => "every backend has its max_flows: add backends, or raise the bound",
@@ -246,6 +246,7 @@ fn drop_hint(reason: Reason) -> &'static str {
         | Reason::RejectedNoBackend
         | Reason::RejectedFull
         | Reason::TimeExceeded
+        | Reason::PingAnswered
         | Reason::NotIp
         | Reason::VlanTagged
         | Reason::Malformed

@@ -64,6 +64,7 @@ fn plan_service(
         affinity_bits: service.affinity_prefix.unwrap_or(if service.address.is_ipv4() { 32 } else { 128 }),
         timeouts: timeouts_of(service),
         reject: service.refuse == Refuse::Reject,
+        answer_ping: service.answer_ping,
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
         ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),
         backends: backends.collect(),

@@ -170,6 +170,9 @@ pub struct ServiceOptions {
     pub refuse: Option<Refuse>,
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_ping: Option<bool>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -339,6 +342,9 @@ pub struct ServiceChange {
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuse: Option<Refuse>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_ping: Option<bool>,
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,

@@ -38,7 +38,7 @@ pub struct ServiceEntry {
     /// TCP only: a duration; `1m` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub half_open_timeout: Option<String>,
-    /// TCP only: a duration; `30s` where absent.
+    /// TCP only: a duration; `1m` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing_timeout: Option<String>,
     /// What becomes of a backend's flows when it goes down; `keep` where absent.
@@ -47,6 +47,9 @@ pub struct ServiceEntry {
     /// How new flows are refused that no backend can take; `drop` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuse: Option<Refuse>,
+    /// Whether pings to the address are answered where they come in; false where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_ping: Option<bool>,
     /// A duration; "0s", which is off, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,

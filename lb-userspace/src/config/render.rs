@@ -29,6 +29,7 @@ pub fn service_to_entry(service: &Service) -> ServiceEntry {
         closing_timeout: of_tcp(format_duration(service.closing_timeout)),
         on_down: Some(service.on_down),
         refuse: Some(service.refuse),
+        answer_ping: Some(service.answer_ping),
         slow_start: Some(format_duration(service.slow_start)),
         panic_threshold: Some(service.panic_threshold),
         panic_action: Some(service.panic_action),
@@ -49,6 +50,7 @@ pub fn service_to_options(service: &Service) -> ServiceOptions {
         closing_timeout: entry.closing_timeout,
         on_down: entry.on_down,
         refuse: entry.refuse,
+        answer_ping: entry.answer_ping,
         slow_start: entry.slow_start,
         panic_threshold: entry.panic_threshold,
         panic_action: entry.panic_action,
@@ -172,6 +174,7 @@ impl File {
         self.set_some("closing_timeout", entry.closing_timeout.as_deref().map(quote));
         self.set_some("on_down", entry.on_down.map(|on_down| quote(on_down.as_str())));
         self.set_some("refuse", entry.refuse.map(|refuse| quote(refuse.as_str())));
+        self.set_some("answer_ping", entry.answer_ping);
         self.set_some("slow_start", entry.slow_start.as_deref().map(quote));
         self.set_some("panic_threshold", entry.panic_threshold);
         self.set_some("panic_action", entry.panic_action.map(|action| quote(action.as_str())));

@@ -2,6 +2,7 @@
 //! backends, then the ring, then the service; on the way out the reverse.
 
 mod backends;
+mod pings;
 mod rings;
 mod servers;
 
@@ -24,7 +25,7 @@ pub use self::servers::features_of;
 pub use super::live::LiveBackend;
 use super::{
     DatapathError,
-    live::{Live, LiveService, Recipe},
+    live::{self, Live, LiveService, Recipe},
     tables::{FlowTables, Tables},
 };
 
@@ -43,6 +44,8 @@ pub struct WantedService {
     pub timeouts: Timeouts,
     /// Whether new flows that no backend can take are answered by a refusal, not dropped.
     pub reject: bool,
+    /// Whether pings to its address are answered.
+    pub answer_ping: bool,
     /// Slots of its ring, at most.
     pub ring_slots: u32,
     /// Its backends.
@@ -192,7 +195,7 @@ impl Reconciler {
         for service in wanted {
             self.put_service(service, now)?;
         }
-        Ok(())
+        self.put_ping_addresses(wanted)
     }
 
     /// What packets ask of the program, for the services that are in the maps.
@@ -271,6 +274,8 @@ impl Reconciler {
         let rejects = if wanted.reject { Service::REJECTS } else { 0 };
         let counts = if wanted.counts_flows() { Service::COUNTS_FLOWS } else { 0 };
         let shares = if self.shares_servers(service, wanted) { Service::SHARES_SERVERS } else { 0 };
+        let pings = if wanted.answer_ping { Service::ANSWERS_PINGS } else { 0 };
+        let flags = rejects | counts | shares | pings;
         let [classes_low, classes_high] = wanted.timeouts.classes().0.to_ne_bytes();
         let [port_high, port_low] = wanted.key.port;
         let settings = u64::from_ne_bytes([
@@ -279,7 +284,7 @@ impl Reconciler {
             wanted.key.protocol,
             wanted.mode as u8,
             wanted.scheduler as u8,
-            rejects | counts | shares,
+            flags,
             classes_low,
             classes_high,
         ]);
@@ -295,10 +300,7 @@ impl Reconciler {
                 place.store(word, Ordering::Release);
             }
         }
-        service.features = Features::mode(wanted.mode);
-        if shares != 0 {
-            service.features = service.features.and(Features::SHARED_SERVERS);
-        }
+        service.features = live::features_of(wanted.mode as u8, flags);
         service.timeouts = wanted.timeouts;
         service.counts_flows = wanted.counts_flows();
     }

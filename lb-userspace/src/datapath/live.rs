@@ -1,12 +1,12 @@
 //! What is in the maps at this moment, as this agent knows it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{
-    Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, Timeouts,
+    Addr, Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, Timeouts,
     abi::{MAX_NEXT_HOPS, MAX_SOURCES},
     ring::RingRef,
 };
@@ -29,6 +29,8 @@ pub(super) struct Live {
     pub(super) sources: LiveSources,
     /// Servers of mode `nat`, and the services whose backends they are.
     pub(super) servers: HashMap<ServiceKey, Server>,
+    /// Addresses whose pings are answered.
+    pub(super) ping_addresses: HashSet<Addr>,
 }
 
 /// One service.
@@ -113,6 +115,7 @@ impl Live {
             next_hops: LiveNextHops { space: Space::new(1..MAX_NEXT_HOPS), users: HashMap::new() },
             sources: LiveSources::read(tables),
             servers: tables.servers()?.into_iter().collect(),
+            ping_addresses: tables.ping_addresses()?.into_iter().collect(),
         };
         let mut by_index = HashMap::new();
         for (key, index) in tables.keys()? {
@@ -124,7 +127,7 @@ impl Live {
             let adopted = LiveService {
                 index,
                 has_key: true,
-                features: features_of(&service),
+                features: features_of(service.mode, service.flags),
                 timeouts: Timeouts(service.timeouts),
                 counts_flows: service.flags & Service::COUNTS_FLOWS != 0,
                 ring,
@@ -150,9 +153,12 @@ impl Live {
     }
 }
 
-fn features_of(service: &Service) -> Features {
-    let mode = Features(1 << service.mode);
-    if service.flags & Service::SHARES_SERVERS == 0 { mode } else { mode.and(Features::SHARED_SERVERS) }
+/// What the packets of a service with this mode and these flags ask of the program.
+pub(super) fn features_of(mode: u8, flags: u8) -> Features {
+    let asked = |flag, feature| if flags & flag == 0 { Features::NONE } else { feature };
+    Features(1 << mode)
+        .and(asked(Service::SHARES_SERVERS, Features::SHARED_SERVERS))
+        .and(asked(Service::ANSWERS_PINGS, Features::ANSWERED_PINGS))
 }
 
 impl LiveBackend {
@@ -180,7 +186,7 @@ impl LiveSources {
     fn read(tables: &Tables) -> Self {
         let used = (0..MAX_SOURCES as usize)
             .map(|index| (index as u8, tables.sources.get(index)))
-            .filter(|(_, address)| *address != lb_common::Addr::default())
+            .filter(|(_, address)| *address != Addr::default())
             .map(|(index, address)| (index, IpAddr::from(address)))
             .collect();
         Self { used }

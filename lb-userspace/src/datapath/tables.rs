@@ -29,6 +29,7 @@ pub struct Tables {
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
     servers: HashMap<MapData, [u8; 24], [u8; 16]>,
+    ping_addresses: HashMap<MapData, [u8; 16], u32>,
     egress: DevMap<MapData>,
     packets: PerCpuArray<MapData, u64>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
@@ -89,6 +90,7 @@ impl Sizes {
             (maps::LOADS, identity.backends, bytes(size_of::<Load>())),
             (maps::TURNS, identity.services, 8),
             (maps::REFUSALS, 1, 8),
+            (maps::PING_ADDRESSES, identity.services, 4),
             (maps::EXPLANATION, 1, bytes(size_of::<Explanation>())),
             (maps::IDENTITY, 1, bytes(size_of::<Identity>())),
         ]
@@ -120,6 +122,7 @@ impl Tables {
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
             servers: typed(pins, maps::SERVERS)?,
+            ping_addresses: typed(pins, maps::PING_ADDRESSES)?,
             egress: typed(pins, maps::EGRESS)?,
             packets: typed(pins, maps::PACKETS)?,
             backend_counters: typed(pins, maps::BACKEND_COUNTERS)?,
@@ -183,6 +186,25 @@ impl Tables {
             .map(|entry| entry.map(|(key, value)| (ServiceKey::from_bytes(&key), Server::from_bytes(&value))))
             .collect::<Result<_, _>>()
             .map_err(|error| DatapathError::kernel("cannot read the data plane's servers", &error))
+    }
+
+    /// Has pings to an address answered, or answered no more.
+    pub(super) fn answer_pings(&mut self, address: Addr, answered: bool) -> Result<(), DatapathError> {
+        let done = if answered {
+            self.ping_addresses.insert(address.0, 1, 0)
+        } else {
+            self.ping_addresses.remove(&address.0)
+        };
+        done.map_err(|error| DatapathError::kernel("cannot say whose pings are answered", &error))
+    }
+
+    /// Every address whose pings are answered.
+    pub(super) fn ping_addresses(&self) -> Result<Vec<Addr>, DatapathError> {
+        self.ping_addresses
+            .keys()
+            .map(|key| key.map(Addr))
+            .collect::<Result<_, _>>()
+            .map_err(|error| DatapathError::kernel("cannot read whose pings are answered", &error))
     }
 
     /// Lets frames out by the interface in `slot`.

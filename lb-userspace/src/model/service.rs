@@ -32,6 +32,8 @@ pub struct Service {
     pub on_down: OnDown,
     /// How new flows are refused that no backend can take.
     pub refuse: Refuse,
+    /// Whether Flowgate answers pings to the address. Else the kernel does, where it has the address.
+    pub answer_ping: bool,
     /// How long a backend that has come up takes until it has its whole share; zero: it has it at once.
     pub slow_start: Duration,
     /// Percent of backends, by weight, below which panic sets in; 0: never.

@@ -162,6 +162,7 @@ impl Kind {
             affinity_bits: if self.v6 { 128 } else { 32 },
             timeouts: Timeouts::new(300, 64, 32, 300),
             reject: false,
+            answer_ping: false,
             ring_slots: ring::size(backends.iter().map(|backend| backend.ring_weight)),
             backends,
         }

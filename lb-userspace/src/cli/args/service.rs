@@ -151,6 +151,9 @@ pub(crate) struct ServiceOptions {
     /// How new flows are refused that no backend can take [a new service: drop]
     #[arg(long, value_enum)]
     pub(crate) refuse: Option<Refuse>,
+    /// Whether Flowgate answers pings to the service's address [a new service: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) answer_ping: Option<bool>,
     /// How long a backend that comes up takes to its whole share; 0s for at once [a new service: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slow_start: Option<String>,

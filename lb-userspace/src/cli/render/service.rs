@@ -70,6 +70,9 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
         ("ring", format!("{} slots", detail.ring_slots)),
         ("flows", format!("{} now, {} since it was made", row.flows, row.totals.flows)),
     ];
+    if detail.options.answer_ping == Some(true) {
+        about.push(("pings", "answered by Flowgate".to_owned()));
+    }
     about.extend(traffic(row.totals));
     about.push(("rate", rate));
     let about = facts(paint, &format!("service {}", row.name), &about);

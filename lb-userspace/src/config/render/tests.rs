@@ -51,6 +51,7 @@ half_open_timeout = "1m"
 closing_timeout = "1m"
 on_down = "keep"
 refuse = "drop"
+answer_ping = false
 slow_start = "0s"
 panic_threshold = 0
 panic_action = "all"

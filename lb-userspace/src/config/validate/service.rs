@@ -56,6 +56,7 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
             closing_timeout: options.closing_timeout,
             on_down: options.on_down,
             refuse: entry.refuse.unwrap_or(Refuse::Drop),
+            answer_ping: entry.answer_ping.unwrap_or(false),
             slow_start: options.slow_start,
             panic_threshold: options.panic_threshold,
             panic_action: entry.panic_action.unwrap_or(PanicAction::All),

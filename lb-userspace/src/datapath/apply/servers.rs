@@ -29,7 +29,9 @@ pub fn features_of(wanted: &[WantedService]) -> Features {
     let modes = wanted.iter().fold(Features::NONE, |all, service| all.and(Features::mode(service.mode)));
     let mut seen = HashSet::new();
     let is_shared = servers_of(wanted).any(|server| !seen.insert(server));
-    if is_shared { modes.and(Features::SHARED_SERVERS) } else { modes }
+    let pings = wanted.iter().any(|service| service.answer_ping);
+    let asked = |is_asked, feature| if is_asked { feature } else { Features::NONE };
+    modes.and(asked(is_shared, Features::SHARED_SERVERS)).and(asked(pings, Features::ANSWERED_PINGS))
 }
 
 impl Reconciler {
