@@ -7,7 +7,10 @@ use harness::{
     dataplane::{Action, BALANCER_MACS, CLIENT_MAC, DataPlane, Kind, backend_mac},
     packets::{Packet, Parsed},
 };
-use lb_common::Mode;
+use lb_common::{
+    Mode,
+    reject::{IcmpError, is_single_host},
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -202,7 +205,12 @@ fn full_nat_changes_addresses_ports_hops_and_the_sums_over_them() {
             let frame = request.frame(kind, &packet);
             let fate = plane.run(0, &frame);
             if request.ttl <= 1 {
-                prop_assert_eq!((fate.action, fate.frame), (Action::Drop, frame));
+                if (kind.v6 || request.ip_options.is_empty()) && is_single_host(&client.ip().into()) {
+                    prop_assert_eq!(fate.action, Action::Tx);
+                    kind.assert_icmp_error(&fate.frame, client, &frame, IcmpError::TimeExceeded);
+                } else {
+                    prop_assert_eq!((fate.action, fate.frame), (Action::Drop, frame));
+                }
                 return Ok(());
             }
             prop_assert_eq!(fate.action, Action::Tx);
@@ -262,7 +270,13 @@ fn noise_passes() {
             }
             let parsed = Parsed::try_of(&frame).map_err(TestCaseError::fail)?;
             prop_assert_eq!(parsed.destination(), kind.address());
-            prop_assert!(parsed.fragment.is_none() && parsed.vlans.is_empty() && parsed.ttl > 1);
+            prop_assert!(parsed.fragment.is_none() && parsed.vlans.is_empty());
+            if parsed.ttl <= 1 {
+                let error = IcmpError::TimeExceeded;
+                let [kind_byte, code] = if kind.v6 { error.v6() } else { error.v4() };
+                prop_assert_eq!(Parsed::of(&fate.frame).icmp, (kind_byte, code));
+                return Ok(());
+            }
             prop_assert_eq!(Parsed::of(&fate.frame).payload, parsed.payload);
             Ok(())
         })
