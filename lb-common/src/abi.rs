@@ -2,12 +2,12 @@
 
 /// The version of every layout in this crate. Pins live in a directory named after it, so that an agent never
 /// opens maps of another layout.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Interfaces that one data plane serves. An interface's *slot* is its index in [`maps::INTERFACES`].
 pub const MAX_INTERFACES: u32 = 64;
 
-/// Source addresses of full-nat, IPv4 and IPv6 together: an entry's source index is one byte, and one value of it is
+/// Source addresses of full-nat and of tunnels, IPv4 and IPv6 together: an entry's source index is one byte, and one value of it is
 /// [`CLIENT_ITSELF`].
 pub const MAX_SOURCES: u32 = 255;
 
@@ -34,7 +34,7 @@ pub mod maps {
     pub const NEXT_HOPS: &str = "NEXT_HOPS";
     /// Array of [`crate::Interface`], in memory.
     pub const INTERFACES: &str = "INTERFACES";
-    /// Array of [`crate::Addr`]: full-nat's source addresses, in memory.
+    /// Array of [`crate::Addr`]: source addresses of full-nat and of tunnels, in memory.
     pub const SOURCES: &str = "SOURCES";
     /// Array of `u64`: [`crate::nat_table::ClientHop`], filled by the data plane.
     pub const CLIENT_HOPS: &str = "CLIENT_HOPS";
@@ -59,7 +59,7 @@ pub mod maps {
     /// Per-CPU array of `u64`: how many flows of each service round-robin has placed.
     pub const TURNS: &str = "TURNS";
     /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of ICMP errors.
-    pub const REFUSALS: &str = "REFUSALS";
+    pub const ICMP_ERRORS: &str = "ICMP_ERRORS";
     /// Hash: addresses whose pings are answered, as [`crate::Addr`], to nothing of interest.
     pub const PING_ADDRESSES: &str = "PING_ADDRESSES";
     /// Array of one [`crate::Explanation`], in memory.
@@ -87,7 +87,7 @@ pub mod maps {
         BACKEND_COUNTERS,
         LOADS,
         TURNS,
-        REFUSALS,
+        ICMP_ERRORS,
         PING_ADDRESSES,
         EXPLANATION,
         IDENTITY,
@@ -100,6 +100,8 @@ pub mod programs {
     pub const BALANCE: &str = "balance";
     /// Passes everything: what a veth pair's other end needs so that it takes frames from XDP.
     pub const PASS: &str = "pass";
+    /// The decapsulator, for backends.
+    pub const DECAP: &str = "decap";
 }
 
 /// The names of the read-only globals that the agent sets at load. The verifier sees them as constants.

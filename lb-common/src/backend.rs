@@ -19,18 +19,45 @@ pub struct Backend {
     pub flags: u32,
     /// Index in `NEXT_HOPS`; 0: not known.
     pub next_hop: u32,
-    /// Index in `SOURCES` of the first address that full-nat may use towards it.
-    pub source_first: u8,
-    /// Zero.
-    pub padding: [u8; 1],
-    /// How many it may use from there on; 0: none is known.
-    pub source_count: u16,
+    /// The addresses that it may be spoken to from (full-nat, ipip, gue).
+    pub sources: SourceRange,
     /// Its weight in force, for comparing loads; in thousandths, so that a slow start has steps.
     pub load_weight: u32,
     /// Flows above which it gets no new ones; 0: no bound.
     pub max_flows: u32,
     /// Zero.
     pub reserved: [u64; 3],
+}
+
+/// Some of the addresses in `SOURCES`. One aligned word, so that all of it changes at once.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceRange {
+    /// Index of the first.
+    pub first: u8,
+    /// `ipip`: how many of the last bits of an address are a flow's own ([`crate::tunnel::source_address`]).
+    pub host_bits: u8,
+    /// How many, from the first on; 0: none is known.
+    pub count: u16,
+}
+
+const _: () = assert!(size_of::<SourceRange>() == 4 && align_of::<SourceRange>() == 4);
+
+impl SourceRange {
+    /// As one word.
+    #[must_use]
+    pub const fn pack(self) -> u32 {
+        let [low, high] = self.count.to_ne_bytes();
+        u32::from_ne_bytes([self.first, self.host_bits, low, high])
+    }
+
+    /// From [`SourceRange::pack`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u32) -> Self {
+        let [first, host_bits, low, high] = word.to_ne_bytes();
+        Self { first, host_bits, count: u16::from_ne_bytes([low, high]) }
+    }
 }
 
 /// The flows of one backend, for services that count them ([`crate::Service::COUNTS_FLOWS`]): `base + placed`.
@@ -62,6 +89,7 @@ impl Load {
 const _: () = assert!(size_of::<Backend>() == 64 && align_of::<Backend>() == 64);
 const _: () = assert!(core::mem::offset_of!(Backend, flags) == 20);
 const _: () = assert!(core::mem::offset_of!(Backend, next_hop) == 24);
+const _: () = assert!(core::mem::offset_of!(Backend, sources) == 28);
 const _: () = assert!(core::mem::offset_of!(Backend, load_weight) == 32);
 
 impl Backend {
@@ -83,7 +111,9 @@ pub struct NextHop {
     /// The egress interface's MAC address.
     pub source_mac: [u8; 6],
     /// The slot of the egress interface.
-    pub interface_slot: u32,
+    pub interface_slot: u16,
+    /// The largest IP packet that this way takes, in bytes; 0: not known.
+    pub mtu: u16,
 }
 
 const _: () = assert!(size_of::<NextHop>() == 16 && align_of::<NextHop>() == 8);
@@ -99,8 +129,23 @@ impl NextHop {
         Self {
             destination_mac: [a, b, c, d, e, f],
             source_mac: [g, h, i, j, k, l],
-            interface_slot: (words[1] >> 32) as u32,
+            interface_slot: Self::slot_of_words(words) as u16,
+            mtu: Self::mtu_of_words(words),
         }
+    }
+
+    /// [`NextHop::interface_slot`] of words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot_of_words(words: [u64; 2]) -> u32 {
+        (words[1] >> 32) as u32 & 0xffff
+    }
+
+    /// [`NextHop::mtu`] of words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mtu_of_words(words: [u64; 2]) -> u16 {
+        (words[1] >> 48) as u16
     }
 
     /// The way back to a neighbour by its interface, of which `own_mac` is the first word of [`Interface`].
@@ -150,6 +195,6 @@ mod tests {
         let client = ClientHop::new(mac, 37);
         let own_mac = u64::from_le_bytes([own[0], own[1], own[2], own[3], own[4], own[5], 1, 0]);
         let hop = NextHop::of_words(NextHop::words_towards(client, own_mac));
-        assert_eq!(hop, NextHop { destination_mac: mac, source_mac: own, interface_slot: 37 });
+        assert_eq!(hop, NextHop { destination_mac: mac, source_mac: own, interface_slot: 37, mtu: 0 });
     }
 }

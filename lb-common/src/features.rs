@@ -26,6 +26,13 @@ impl Features {
         Self(1 << mode as u32)
     }
 
+    /// Services whose packets are encapsulated, in either way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_tunnels(self) -> bool {
+        self.has(Self::mode(Mode::Ipip)) || self.has(Self::mode(Mode::Gue))
+    }
+
     /// Both.
     #[inline(always)]
     #[must_use]

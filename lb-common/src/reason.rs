@@ -94,14 +94,21 @@ reasons! {
     RejectedNoBackend = Answer "rejected_no_backend",
     /// A new flow while every backend has as many flows as it may, answered by a refusal.
     RejectedFull = Answer "rejected_full",
-    /// From a client, but TTL or hop limit is at its end: answered by "time exceeded", as a router would (full-nat, nat).
+    /// From a client, but TTL or hop limit is at its end: answered by "time exceeded", as a router would (all modes but dsr).
     TimeExceeded = Answer "time_exceeded",
+    /// From a client, but with its outer header too large for the way to its backend: answered by "fragmentation needed"
+    /// or "packet too big", which say how large it may be (ipip, gue).
+    PacketTooBig = Answer "packet_too_big",
     /// A ping to a service's address, answered (`answer_ping`).
     PingAnswered = Answer "ping_answered",
 
     /// The same from a backend; or from a client that is not answered: ICMP errors are used up for the moment, the packet
     /// has IP options, or its sender is no single host.
     TtlExpired = Drop "ttl_expired",
+    /// Too large for the way to its backend, and not answered, as above.
+    ExceedsMtu = Drop "exceeds_mtu",
+    /// The driver leaves no room in front of a frame for an outer header (ipip, gue).
+    NoHeadroom = Drop "no_headroom",
     /// The service has no backend that may get it.
     NoBackend = Drop "no_backend",
     /// Every backend that was tried has as many flows as it may.
@@ -111,7 +118,7 @@ reasons! {
     BackendDown = Drop "backend_down",
     /// The backend's next hop is not known.
     NoNextHop = Drop "no_next_hop",
-    /// full-nat: no source address towards the backend is known.
+    /// full-nat, ipip, gue: no source address towards the backend is known.
     NoSourceAddress = Drop "no_source_address",
     /// full-nat: none of the ports that were tried towards the backend is free.
     PortsExhausted = Drop "ports_exhausted",

@@ -45,6 +45,8 @@ pub enum IcmpError {
     PortUnreachable,
     /// The packet's TTL or hop limit was at its end on the way.
     TimeExceeded,
+    /// The packet is larger than what can be sent on: so many bytes.
+    TooBig(u16),
 }
 
 impl IcmpError {
@@ -55,17 +57,32 @@ impl IcmpError {
         match self {
             Self::PortUnreachable => [3, 3],
             Self::TimeExceeded => [11, 0],
+            Self::TooBig(_) => [3, 4],
         }
     }
 
-    /// Type and code for IPv6 (RFC 4443, 3.1 and 3.3).
+    /// Type and code for IPv6 (RFC 4443, 3.1 to 3.3).
     #[inline(always)]
     #[must_use]
     pub const fn v6(self) -> [u8; 2] {
         match self {
             Self::PortUnreachable => [1, 4],
             Self::TimeExceeded => [3, 0],
+            Self::TooBig(_) => [2, 0],
         }
+    }
+
+    /// The four bytes behind the checksum: the MTU, where there is one, as RFC 1191, 4, has it and, with two more bytes
+    /// in front of the same two, RFC 4443, 3.2.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rest(self) -> [u8; 4] {
+        let bytes = match self {
+            Self::TooBig(bytes) => bytes,
+            Self::PortUnreachable | Self::TimeExceeded => 0,
+        };
+        let [high, low] = bytes.to_be_bytes();
+        [0, 0, high, low]
     }
 }
 

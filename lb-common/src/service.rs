@@ -59,6 +59,19 @@ pub enum Mode {
     Dsr = 2,
     /// The destination rewritten; the backend answers to the client by way of Flowgate.
     Nat = 3,
+    /// Encapsulated in IP; the backend answers to the client by itself.
+    Ipip = 4,
+    /// The same in UDP ([`crate::tunnel`]).
+    Gue = 5,
+}
+
+impl Mode {
+    /// Whether packets are encapsulated.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
 }
 
 /// How a backend is chosen for a new flow: the value of [`Service::scheduler`].
@@ -109,8 +122,8 @@ pub struct Service {
     pub timeouts: u64,
     /// What of a client's address counts on the ring, as [`Addr::words`] has it.
     pub client_mask: [u64; 2],
-    /// Zero.
-    pub reserved: [u64; 1],
+    /// `ipip`, `gue`: [`crate::TunnelOptions`].
+    pub tunnel: u64,
     /// Counters of backends that are gone: the agent adds them here before it reuses their place, so that a
     /// service's totals never go down.
     pub retired: [u64; crate::counters::BACKEND_COUNTERS],
@@ -145,7 +158,7 @@ impl Service {
         classes: 0,
         timeouts: 0,
         client_mask: [0; 2],
-        reserved: [0; 1],
+        tunnel: 0,
         retired: [0; crate::counters::BACKEND_COUNTERS],
         reserved_agent: [0; 3],
     };

@@ -1,7 +1,7 @@
-//! Backends, and the addresses that full-nat speaks to them from.
+//! Backends, and the addresses that they are spoken to from.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use lb_common::{Addr, Backend, Reason, abi::MAX_SOURCES};
+use lb_common::{Addr, Backend, Reason, SourceRange, abi::MAX_SOURCES};
 
 use crate::{
     atomic,
@@ -99,15 +99,22 @@ impl BackendRef {
         self.backend.service
     }
 
+    /// The addresses that it may be spoken to from.
+    #[inline(always)]
+    pub fn sources(&self) -> SourceRange {
+        // SAFETY: an aligned word of a map's value, which the agent replaces by one store.
+        SourceRange::unpack(unsafe { atomic::read((&raw const self.backend.sources).cast::<u32>()) })
+    }
+
     /// Which of its source addresses a flow gets.
     #[inline(always)]
     pub fn source_for(&self, key: u64) -> Result<u8, Reason> {
-        let count = self.backend.source_count;
-        if count == 0 {
+        let sources = self.sources();
+        if sources.count == 0 {
             return Err(Reason::NoSourceAddress);
         }
-        let offset = (((key >> 48) * u64::from(count)) >> 16) as u8;
-        Ok(self.backend.source_first.wrapping_add(offset))
+        let offset = (((key >> 48) * u64::from(sources.count)) >> 16) as u8;
+        Ok(sources.first.wrapping_add(offset))
     }
 }
 

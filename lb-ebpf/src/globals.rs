@@ -76,6 +76,12 @@ pub fn has_mode(mode: Mode) -> bool {
     Features(FEATURES.load()).has(Features::mode(mode))
 }
 
+/// Whether the configuration has services whose packets are encapsulated.
+#[inline(always)]
+pub fn has_tunnels() -> bool {
+    Features(FEATURES.load()).has_tunnels()
+}
+
 /// Whether there are servers that are backends of several services of mode `nat`.
 #[inline(always)]
 pub fn shares_servers() -> bool {

@@ -17,11 +17,13 @@ mod arrival;
 mod atomic;
 mod backend;
 mod clock;
+mod decap;
 mod egress;
 mod explain;
 mod flow;
 mod forward;
 mod globals;
+mod headers;
 mod loads;
 mod nat;
 mod packet;
@@ -34,9 +36,10 @@ mod service;
 mod stats;
 mod steer;
 mod trace;
+mod tunnel;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::{Reason, Verdict};
+use lb_common::{NextHop, Reason, Verdict};
 
 use crate::{admit::Admitted, arrival::Arrival, packet::Frame, steer::Way};
 
@@ -84,8 +87,14 @@ fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reaso
         }
     };
     // The action comes before the rewrite: what cannot leave is dropped as it came.
-    let action = egress::action((way.next_hop[1] >> 32) as u32)?;
-    forward::forward(frame, &arrival.packet, &way)?;
+    let action = egress::action(NextHop::slot_of_words(way.next_hop))?;
+    if way.encapsulates {
+        if let Err(fault) = tunnel::encapsulate(ctx, &arrival, &way) {
+            return fault.answer(ctx, &arrival);
+        }
+    } else {
+        forward::forward(frame, &arrival.packet, &way)?;
+    }
     stats::count_backend(reason, &way, arrival.packet.bytes);
     Ok((reason, action))
 }

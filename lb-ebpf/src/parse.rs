@@ -25,6 +25,12 @@ pub const NETWORK_OFFSET: usize = size_of::<EthernetHdr>();
 /// The "more fragments" flag and the fragment offset (RFC 791, 3.1): both zero in a whole datagram.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
+/// Whether an IPv4 header is of a part of a datagram.
+#[inline(always)]
+pub fn is_fragment(header: &Ipv4Hdr) -> bool {
+    u16::from_be_bytes(header.frags) & FRAGMENT_BITS != 0
+}
+
 /// What the IP header says of what follows it.
 struct Payload {
     protocol: u8,
@@ -62,7 +68,7 @@ fn ipv4(frame: &Frame, packet: &mut Packet) -> Result<Payload, Reason> {
     if header_bytes < size_of::<Ipv4Hdr>() || NETWORK_OFFSET + total_bytes > frame.bytes() {
         return Err(Reason::Malformed);
     }
-    if u16::from_be_bytes(header.frags) & FRAGMENT_BITS != 0 {
+    if is_fragment(header) {
         return Err(Reason::Fragment);
     }
     packet.source = Addr::from_v4(header.src_addr);

@@ -11,6 +11,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     globals,
+    headers::{HOP_LIMIT, IcmpHdr, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     packet::{EthernetHdr, Frame},
     parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
 };
@@ -18,20 +19,6 @@ use crate::{
 /// The agent sets the size at load.
 #[btf_map]
 static PING_ADDRESSES: HashMap<Addr, u32, 1> = HashMap::new();
-
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_ICMPV6: u8 = 58;
-
-/// What hosts give their own packets.
-const HOP_LIMIT: u8 = 64;
-
-/// The header of a question and of its answer; identifier, number and data behind it stay.
-#[repr(C)]
-struct EchoHdr {
-    kind: [u8; 2],
-    checksum: [u8; 2],
-    rest: [u8; 4],
-}
 
 /// Answers a frame that parsing has ended on with `reason`, if it is a ping to an address that answers; else the reason.
 #[inline(always)]
@@ -67,10 +54,10 @@ fn v4(frame: &Frame) -> Option<()> {
     const IP_BYTES: usize = size_of::<Ipv4Hdr>();
     let header = frame.header::<Ipv4Hdr>(NETWORK_OFFSET).ok()?;
     let bytes = usize::from(u16::from_be_bytes(header.tot_len));
-    if header.vihl != 0x45 || header.proto != PROTOCOL_ICMP || bytes < IP_BYTES + size_of::<EchoHdr>() {
+    if header.vihl != 0x45 || header.proto != PROTOCOL_ICMP || bytes < IP_BYTES + size_of::<IcmpHdr>() {
         return None;
     }
-    let echo = frame.header::<EchoHdr>(NETWORK_OFFSET + IP_BYTES).ok()?;
+    let echo = frame.header::<IcmpHdr>(NETWORK_OFFSET + IP_BYTES).ok()?;
     if echo.kind != [8, 0] || !is_answered(&Addr::from_v4(header.src_addr), &Addr::from_v4(header.dst_addr)) {
         return None;
     }
@@ -88,10 +75,10 @@ fn v6(frame: &Frame) -> Option<()> {
     const IP_BYTES: usize = size_of::<Ipv6Hdr>();
     let header = frame.header::<Ipv6Hdr>(NETWORK_OFFSET).ok()?;
     let bytes = usize::from(u16::from_be_bytes(header.payload_len));
-    if header.next_hdr != PROTOCOL_ICMPV6 || bytes < size_of::<EchoHdr>() {
+    if header.next_hdr != PROTOCOL_ICMPV6 || bytes < size_of::<IcmpHdr>() {
         return None;
     }
-    let echo = frame.header::<EchoHdr>(NETWORK_OFFSET + IP_BYTES).ok()?;
+    let echo = frame.header::<IcmpHdr>(NETWORK_OFFSET + IP_BYTES).ok()?;
     if echo.kind != [128, 0] || !is_answered(&Addr(header.src_addr), &Addr(header.dst_addr)) {
         return None;
     }
@@ -107,8 +94,9 @@ fn is_answered(from: &Addr, to: &Addr) -> bool {
     is_single_host(from) && unsafe { PING_ADDRESSES.get(to) }.is_some()
 }
 
+/// Makes a question its answer; identifier, number and data stay.
 #[inline(always)]
-fn reply(echo: &mut EchoHdr, kind: [u8; 2]) {
+fn reply(echo: &mut IcmpHdr, kind: [u8; 2]) {
     echo.checksum = Delta::NONE.change16(echo.kind, kind).apply(echo.checksum);
     echo.kind = kind;
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
 };
-use lb_common::{Addr, Service, ServiceKey, Timeouts, life::Classes};
+use lb_common::{Addr, Mode, Service, ServiceKey, Timeouts, TunnelOptions, life::Classes};
 
 use crate::{atomic, globals};
 
@@ -57,6 +57,19 @@ impl ServiceRef {
     #[inline(always)]
     pub fn mode(&self) -> u8 {
         self.service.mode
+    }
+
+    /// Whether its packets are encapsulated.
+    #[inline(always)]
+    pub fn is_tunnel(&self) -> bool {
+        self.service.mode == Mode::Ipip as u8 || self.service.mode == Mode::Gue as u8
+    }
+
+    /// What its tunnel is like.
+    #[inline(always)]
+    pub fn tunnel(&self) -> TunnelOptions {
+        // SAFETY: an aligned word of a map's value, which the agent replaces by one store.
+        TunnelOptions(unsafe { atomic::read(&raw const self.service.tunnel) })
     }
 
     #[inline(always)]

@@ -29,6 +29,8 @@ pub struct Way {
     pub client_hop: u16,
     /// Whether addresses and ports change.
     pub rewrites: bool,
+    /// Whether it is encapsulated: what its outer header says is found out where that is written.
+    pub encapsulates: bool,
     /// Whether a flow begins with it.
     pub is_new: bool,
 }
@@ -44,6 +46,7 @@ impl Way {
         backend: 0,
         client_hop: 0,
         rewrites: false,
+        encapsulates: false,
         is_new: false,
     };
 
@@ -90,6 +93,8 @@ pub fn request(arrival: &mut Arrival, service: &ServiceRef, way: &mut Way) -> Re
         way.asks(&backend, source.ok_or(Reason::BadState)?, flow.port().to_be_bytes());
     } else if globals::has_mode(Mode::Nat) && service.mode() == Mode::Nat as u8 {
         way.asks(&backend, &packet.source, packet.source_port);
+    } else if globals::has_tunnels() && service.is_tunnel() {
+        way.encapsulates = true;
     }
     explain::next_hop(backend.next_hop());
     way.next_hop = egress::next_hop(backend.next_hop())?;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use lb_common::tunnel::GUE_PORT;
+
 use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
 
 /// Checks every checksum of a frame: IPv4 header, TCP, UDP, ICMP, and those of a packet inside of it (IP in
@@ -44,7 +46,9 @@ fn check_sliced(packet: &SlicedPacket<'_>) -> Result<(), String> {
         Some(TransportSlice::Tcp(tcp)) => compare("TCP", of(IpNumber::TCP, tcp.slice()), tcp.slice(), 16),
         Some(TransportSlice::Udp(udp)) => {
             if udp.checksum() == 0 {
-                let allowed = matches!(packet.net, Some(NetSlice::Ipv4(_)));
+                // Tunnels may, over IPv6, too (RFC 6935).
+                let allowed =
+                    matches!(packet.net, Some(NetSlice::Ipv4(_))) || udp.destination_port() == GUE_PORT;
                 return if allowed { Ok(()) } else { Err("UDP over IPv6 without a checksum".to_owned()) };
             }
             compare("UDP", of(IpNumber::UDP, udp.slice()), udp.slice(), 6)

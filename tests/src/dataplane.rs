@@ -68,7 +68,12 @@ pub enum Action {
 }
 
 impl Action {
-    fn of(number: u32) -> Self {
+    /// The action of that number.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn of(number: u32) -> Self {
         match number {
             0 => Self::Aborted,
             1 => Self::Drop,
@@ -110,7 +115,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 16 };
+        let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 17 };
         Self { limits, debug_packets: false, features: Features::NONE, local_ports: "32768 60999" }
     }
 }

@@ -9,7 +9,7 @@
 //! | [`load`], [`long_lived`], [`http`] | clients that record what became of each request |
 //! | [`agent`] | Flowgate's agent and command line in a namespace |
 //! | [`dataplane`] | the real data plane, asked packet by packet, with a ledger of its counters |
-//! | [`packets`], [`checksums`], [`wire`] | frames made and taken apart by hand, sent and captured |
+//! | [`packets`], [`tunnel`], [`checksums`], [`wire`] | frames made and taken apart by hand, sent and captured |
 //! | [`cpu`] | threads on a CPU of their own |
 //! | [`xdp`] | small XDP programs assembled by hand |
 //! | [`cleanup`], [`sweep`] | nothing is left behind: by drop, by Ctrl-C, and after a SIGKILL |
@@ -59,6 +59,7 @@ pub mod servers;
 pub mod shell;
 pub mod sweep;
 pub mod topology;
+pub mod tunnel;
 pub mod wait;
 pub mod ways;
 pub mod wire;

@@ -66,11 +66,14 @@ fn assert_fate_of_a_flow_is_explained(plane: &mut DataPlane, kind: Kind) {
     let client = kind.client(3);
     assert_explained(plane, kind, &kind.request(client), Reason::Forwarded);
     assert_explained(plane, kind, &kind.more(client), Reason::Forwarded);
-    let sent = Parsed::of(&plane.run(0, &kind.more(client).frame()).frame);
-    let answer = kind.answer(backend.address, sent.source());
+    let sent = plane.run(0, &kind.more(client).frame()).frame;
+    let source = if kind.rewrites() { Parsed::of(&sent).source() } else { client };
+    let answer =
+        if kind.is_tunnel() { kind.more(client).reversed() } else { kind.answer(backend.address, source) };
     let (answered, at_its_end) = match kind.mode {
         Mode::FullNat | Mode::Nat => (Reason::Replied, Reason::TimeExceeded),
         Mode::Dsr => (Reason::NotService, Reason::Forwarded),
+        Mode::Ipip | Mode::Gue => (Reason::NotService, Reason::TimeExceeded),
     };
     assert_explained(plane, kind, &answer, answered);
     assert_explained(plane, kind, &kind.more(client).ttl(1), at_its_end);
@@ -120,10 +123,10 @@ fn begun(kind: Kind) -> (DataPlane, [Packet; 2]) {
     let backend = kind.backend(11);
     plane.apply(&[kind.service(vec![backend.clone()])]);
     let client = kind.client(1);
-    let sent = Parsed::of(&plane.run(0, &kind.request(client).frame()).frame);
+    let sent = plane.run(0, &kind.request(client).frame()).frame;
     let other = match kind.mode {
-        Mode::FullNat | Mode::Nat => kind.answer(backend.address, sent.source()),
-        Mode::Dsr => kind.request(client),
+        Mode::FullNat | Mode::Nat => kind.answer(backend.address, Parsed::of(&sent).source()),
+        Mode::Dsr | Mode::Ipip | Mode::Gue => kind.request(client),
     };
     (plane, [kind.more(client), other])
 }

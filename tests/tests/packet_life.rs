@@ -58,7 +58,7 @@ fn each_state_has_its_time_out() {
         (FlowState::Established, Timeouts::new(1, 300, 300, 300)),
         (FlowState::HalfClosed, Timeouts::new(300, 300, 300, 1)),
     ];
-    let kinds = Kind::all().filter(|kind| !kind.udp);
+    let kinds = Kind::that_steer().filter(|kind| !kind.udp);
     // All wait at once.
     let waiting: Vec<_> = kinds
         .flat_map(|kind| rows.map(|(short, timeouts)| (kind, short, in_each_state(kind, timeouts))))
@@ -90,7 +90,7 @@ fn in_each_state(kind: Kind, timeouts: Timeouts) -> DataPlane {
 
 #[test]
 fn datagrams_have_the_idle_time_out() {
-    let waiting: Vec<_> = Kind::all()
+    let waiting: Vec<_> = Kind::that_steer()
         .filter(|kind| kind.udp)
         .map(|kind| {
             let (plane, _) = plane_of(kind, Timeouts::new(1, 300, 300, 300));

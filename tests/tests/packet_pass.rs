@@ -25,6 +25,8 @@ fn address(kind: Kind) -> SocketAddr {
         Mode::FullNat => 80,
         Mode::Dsr => 81,
         Mode::Nat => 83,
+        Mode::Ipip => 84,
+        Mode::Gue => 85,
     };
     SocketAddr::new(kind.address().ip(), port)
 }
@@ -294,7 +296,7 @@ fn truncations_of_every_length() {
             }
             let fate = plane.run(0, &frame);
             assert_eq!(fate.action, Action::Tx, "{kind}");
-            assert_eq!(Parsed::of(&fate.frame).payload, b"some payload");
+            assert!(fate.frame.ends_with(b"some payload"), "{kind}");
         }
     }
     // The same for what comes back.

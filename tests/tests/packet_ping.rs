@@ -17,7 +17,7 @@ fn headers(v6: bool) -> usize {
 }
 
 fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::all().filter(|kind| !kind.udp)
+    Kind::that_steer().filter(|kind| !kind.udp)
 }
 
 fn answering(kind: Kind, address: SocketAddr) -> WantedService {

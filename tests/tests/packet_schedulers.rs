@@ -77,7 +77,7 @@ fn shares_follow_weights() {
 
 #[test]
 fn round_robin_takes_turns() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         let mut plane = plane();
         let backends = weighted(kind, &[30, 10]);
         plane.apply(&[service(kind, Scheduler::RoundRobin, backends.clone())]);
@@ -90,7 +90,7 @@ fn round_robin_takes_turns() {
 
 #[test]
 fn source_hash_keeps_a_client_and_its_prefix_together() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         let mut plane = plane();
         let backends = weighted(kind, &[10; 8]);
         plane.apply(&[service(kind, Scheduler::SourceHash, backends.clone())]);
@@ -119,7 +119,7 @@ fn source_hash_keeps_a_client_and_its_prefix_together() {
 #[test]
 fn source_hash_keeps_a_64_bit_prefix_together_and_spreads_prefixes() {
     const LOWER: [u64; 4] = [1, 0xffff, 0x0250_56ff_fe00_0001, u64::MAX];
-    for kind in Kind::all().filter(|kind| kind.v6) {
+    for kind in Kind::that_steer().filter(|kind| kind.v6) {
         let mut plane = plane();
         let by_prefix = service(kind, Scheduler::SourceHash, weighted(kind, &[10; 8]));
         plane.apply(&[WantedService { affinity_bits: 64, ..by_prefix }]);
@@ -139,7 +139,7 @@ fn source_hash_keeps_a_64_bit_prefix_together_and_spreads_prefixes() {
 
 #[test]
 fn least_conn_fills_up_the_one_that_is_behind() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         let mut plane = plane();
         let one = weighted(kind, &[10]);
         let two = weighted(kind, &[10, 10]);
@@ -164,7 +164,7 @@ fn least_conn_fills_up_the_one_that_is_behind() {
 
 #[test]
 fn a_flow_stays_whatever_the_scheduler() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         let mut plane = plane();
         for (scheduler, first) in SCHEDULERS.into_iter().zip((0..).step_by(200)) {
             let backends = weighted(kind, &[10; 4]);
@@ -193,7 +193,7 @@ fn a_flow_stays_whatever_the_scheduler() {
 
 #[test]
 fn a_backend_with_all_its_flows_gets_no_more() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         for scheduler in SCHEDULERS {
             let mut plane = plane();
             let mut backends = weighted(kind, &[10, 10, 10]);
@@ -232,7 +232,7 @@ fn a_flow_that_has_ended_makes_room_for_a_new_one() {
         WantedService { timeouts, ..service(kind, scheduler, vec![backend]) }
     };
     // All kinds wait at once.
-    let mut planes: Vec<_> = Kind::all().map(|kind| (kind, DataPlane::new())).collect();
+    let mut planes: Vec<_> = Kind::that_steer().map(|kind| (kind, DataPlane::new())).collect();
     // Loading takes longer than datagrams are remembered.
     for (kind, plane) in &mut planes {
         plane.apply(&[bounded(*kind, Scheduler::Maglev)]);
@@ -277,7 +277,7 @@ fn assert_full(plane: &mut DataPlane, kind: Kind) {
 
 #[test]
 fn a_slow_start_is_a_part_of_the_slots() {
-    for kind in Kind::all() {
+    for kind in Kind::that_steer() {
         let mut plane = plane();
         for (scheduler, first) in SCHEDULERS.into_iter().zip((0..).step_by(3_000)) {
             let shares = shares_of_a_slow_start(&mut plane, kind, scheduler, first);

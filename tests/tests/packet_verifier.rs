@@ -32,7 +32,7 @@ fn the_balancer_keeps_its_distance_from_the_limit() {
 #[test]
 fn one_mode_is_less_than_all() {
     let all = walked(&everything());
-    for mode in [Mode::FullNat, Mode::Nat, Mode::Dsr] {
+    for mode in [Mode::FullNat, Mode::Nat, Mode::Dsr, Mode::Ipip, Mode::Gue] {
         let count = walked(&Options { features: Features::mode(mode), ..Options::default() });
         println!("balance, {mode:?} alone: {count} instructions walked");
         assert!(count < all, "{mode:?}: {count}, all: {all}");
@@ -41,14 +41,14 @@ fn one_mode_is_less_than_all() {
 
 /// Whatever else is in the object; its maps are of no size here, so the balancer would be another program.
 #[test]
-fn the_other_programs_are_trivial() {
+fn the_other_programs_are_small() {
     let mut object = EbpfLoader::new().load(flowgate::datapath::object()).expect("needs root");
     for (name, program) in object.programs_mut().filter(|(name, _)| *name != programs::BALANCE) {
         let program: &mut Xdp = program.try_into().expect("all are XDP programs");
         program.load().expect("the verifier accepts it");
         let count = program.info().expect("it is loaded").verified_instruction_count();
         println!("{name}: {count:?} instructions walked");
-        assert!(count.is_some_and(|count| count < 100), "{name}: {count:?}");
+        assert!(count.is_some_and(|count| count < 5_000), "{name}: {count:?}");
     }
 }
 

@@ -5,6 +5,9 @@ mod nat_v4;
 mod nat_v6;
 mod transport;
 
+pub use l2::readdress;
+pub use nat_v6::bytes_of;
+
 use lb_common::{Reason, service::PROTOCOL_TCP};
 
 use crate::{

@@ -5,7 +5,7 @@ use network_types::ip::Ipv6Hdr;
 
 /// The bytes of an address, of which two words are given.
 #[inline(always)]
-fn bytes_of(words: [u64; 2]) -> [u8; 16] {
+pub fn bytes_of(words: [u64; 2]) -> [u8; 16] {
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
         (words[0].to_ne_bytes(), words[1].to_ne_bytes());
     [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]

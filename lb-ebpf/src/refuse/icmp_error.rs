@@ -1,4 +1,4 @@
-//! ICMP errors: "port unreachable", "time exceeded", with the packet's headers (RFC 792; RFC 4443, 3).
+//! ICMP errors: "port unreachable", "time exceeded", "packet too big", with the packet's headers (RFC 792; RFC 4443, 3).
 
 use aya_ebpf::{
     btf_maps::PerCpuArray,
@@ -15,26 +15,15 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use super::headers;
 use crate::{
     clock,
+    headers::{self, IcmpHdr, Ipv4Fields, Ipv6Fields, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     packet::{EthernetHdr, Frame, Packet},
     parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
 };
 
 #[btf_map]
-static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();
-
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_ICMPV6: u8 = 58;
-
-/// An ICMP error's header: type, code, checksum, four bytes that are unused here.
-#[repr(C)]
-struct IcmpHdr {
-    kind: [u8; 2],
-    checksum: [u8; 2],
-    unused: [u8; 4],
-}
+static ICMP_ERRORS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// What of an IPv4 packet is quoted: its header and the first eight bytes behind it, as four-byte words.
 type QuoteV4 = [[u8; 4]; (size_of::<Ipv4Hdr>() + size_of::<UdpHdr>()) / 4];
@@ -51,10 +40,12 @@ pub fn v4(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     }
     let (frame, mac) = grow(ctx, packet, IP_BYTES, TOTAL)?;
     headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV4);
-    let (from, to) = (packet.destination.addr.v4_octets(), packet.source.v4_octets());
-    headers::ipv4(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMP, TOTAL as u16);
+    headers::ipv4(
+        frame.header(NETWORK_OFFSET).ok()?,
+        &Ipv4Fields::answer(packet, PROTOCOL_ICMP, TOTAL as u16),
+    );
     let quote = frame.header::<QuoteV4>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
-    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v4(), quote, Delta::NONE);
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v4(), error.rest(), quote, Delta::NONE);
     Some(())
 }
 
@@ -66,10 +57,13 @@ pub fn v6(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     let (frame, mac) = grow(ctx, packet, IP_BYTES, IP_BYTES + PAYLOAD)?;
     headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV6);
     let (from, to) = (&packet.destination.addr, &packet.source);
-    headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
+    headers::ipv6(
+        frame.header(NETWORK_OFFSET).ok()?,
+        &Ipv6Fields::answer(packet, PROTOCOL_ICMPV6, PAYLOAD as u16),
+    );
     let sum = headers::pseudo_header(from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
     let quote = frame.header::<QuoteV6>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
-    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v6(), quote, sum);
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v6(), error.rest(), quote, sum);
     Some(())
 }
 
@@ -100,7 +94,7 @@ fn grow(ctx: &XdpContext, packet: &Packet, ip_bytes: usize, total: usize) -> Opt
 
 #[inline(always)]
 fn take_allowance() -> Option<()> {
-    let word = REFUSALS.get_ptr_mut(0)?;
+    let word = ICMP_ERRORS.get_ptr_mut(0)?;
     // SAFETY: this CPU's own value, and programs do not interrupt each other on one CPU's receive path.
     let allowance = Allowance(unsafe { *word }).take(clock::now())?;
     // SAFETY: as above.
@@ -110,10 +104,16 @@ fn take_allowance() -> Option<()> {
 
 /// Writes the header before a quote; `sum` is that of the pseudo-header, where there is one.
 #[inline(always)]
-fn write<const N: usize>(header: &mut IcmpHdr, kind: [u8; 2], quote: &[[u8; 4]; N], sum: Delta) {
+fn write<const N: usize>(
+    header: &mut IcmpHdr,
+    kind: [u8; 2],
+    rest: [u8; 4],
+    quote: &[[u8; 4]; N],
+    sum: Delta,
+) {
     header.kind = kind;
-    header.unused = [0; 4];
-    let mut sum = headers::new(sum, kind);
+    header.rest = rest;
+    let mut sum = headers::new(sum, kind).change32([0; 4], rest);
     for word in quote {
         sum = sum.change32([0; 4], *word);
     }

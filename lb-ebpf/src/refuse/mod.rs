@@ -1,7 +1,6 @@
 //! Answering what cannot be served, so that its sender need not wait for a time-out: a RST for a segment, an ICMP error
-//! for a datagram and for whatever may live no longer. One file for each; the frame that came in becomes the answer.
+//! for a datagram and for whatever may live no longer or is too large. One file for each; the frame that came in becomes the answer.
 
-mod headers;
 mod icmp_error;
 mod reset;
 
@@ -36,6 +35,13 @@ pub fn expired(ctx: &XdpContext, arrival: &Arrival) -> Result<(Reason, u32), Rea
     answer_with(ctx, arrival, TIME_EXCEEDED, (Reason::TtlExpired, Reason::TimeExceeded))
 }
 
+/// Answers a client's packet that is too large for the way to its backend, which takes `mtu` bytes of it (RFC 1191, 4;
+/// RFC 4443, 3.2).
+#[inline(always)]
+pub fn too_big(ctx: &XdpContext, arrival: &Arrival, mtu: u16) -> Result<(Reason, u32), Reason> {
+    answer_with(ctx, arrival, TOO_BIG | u32::from(mtu) << 16, (Reason::ExceedsMtu, Reason::PacketTooBig))
+}
+
 /// The first reason where there was no answer, the second where there was.
 #[inline(always)]
 fn answer_with(
@@ -56,6 +62,8 @@ const ANSWERED: i32 = 1;
 const REFUSAL: u32 = 0;
 /// "Time exceeded".
 const TIME_EXCEEDED: u32 = 1;
+/// "Packet too big", with what is not in the upper half of the word.
+const TOO_BIG: u32 = 2;
 
 /// Makes the frame the answer to itself: [`ANSWERED`], or nothing is changed. A function of its own for the verifier,
 /// see [`crate::arrival`].
@@ -66,7 +74,11 @@ extern "C" fn answer(ctx: *mut xdp_md, arrival: *const Arrival, what: u32) -> i3
     let Some(arrival) = (unsafe { arrival.as_ref() }) else { return 0 };
     let ctx = XdpContext::new(ctx);
     let is_reset = what == REFUSAL && arrival.protocol() == PROTOCOL_TCP;
-    let error = if what == REFUSAL { IcmpError::PortUnreachable } else { IcmpError::TimeExceeded };
+    let error = match what & 0xffff {
+        REFUSAL => IcmpError::PortUnreachable,
+        TIME_EXCEEDED => IcmpError::TimeExceeded,
+        _ => IcmpError::TooBig((what >> 16) as u16),
+    };
     let answer = match (is_reset, arrival.packet.source.is_v4()) {
         (true, true) => reset::v4(&ctx, &arrival.packet),
         (true, false) => reset::v6(&ctx, &arrival.packet),

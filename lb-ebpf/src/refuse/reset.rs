@@ -8,8 +8,8 @@ use lb_common::{
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use super::headers;
 use crate::{
+    headers::{self, Ipv4Fields, Ipv6Fields},
     packet::{EthernetHdr, Frame, Packet, TcpHdr},
     parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
 };
@@ -26,9 +26,8 @@ pub fn v4(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let (reset, mac) = read(&frame, packet, NETWORK_OFFSET as u32 + u32::from(total))?;
     let frame = cut(ctx, packet, NETWORK_OFFSET + IP_BYTES)?;
     headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV4);
-    let (from, to) = (packet.destination.addr.v4_octets(), packet.source.v4_octets());
     let total = IP_BYTES as u16 + TCP_BYTES;
-    headers::ipv4(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_TCP, total);
+    headers::ipv4(frame.header(NETWORK_OFFSET).ok()?, &Ipv4Fields::answer(packet, PROTOCOL_TCP, total));
     write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, packet, &reset);
     Some(())
 }
@@ -42,8 +41,7 @@ pub fn v6(ctx: &XdpContext, packet: &Packet) -> Option<()> {
     let (reset, mac) = read(&frame, packet, (NETWORK_OFFSET + IP_BYTES) as u32 + u32::from(payload))?;
     let frame = cut(ctx, packet, NETWORK_OFFSET + IP_BYTES)?;
     headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV6);
-    let (from, to) = (&packet.destination.addr, &packet.source);
-    headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, from, to, PROTOCOL_TCP, TCP_BYTES);
+    headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, &Ipv6Fields::answer(packet, PROTOCOL_TCP, TCP_BYTES));
     write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, packet, &reset);
     Some(())
 }

@@ -5,9 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ipnet::IpNet;
+
 use crate::{
     health::HealthEvent,
-    model::{AdminState, Desired, DesiredService, Health, Mode, ServiceName},
+    model::{AdminState, AgentSettings, Desired, DesiredService, Health, Mode, ServiceName},
     neigh::{NextHop, NextHopEvent, Unresolved},
 };
 
@@ -20,6 +22,8 @@ pub(super) struct Facts {
     pub(super) slots: HashMap<u32, u32>,
     /// full-nat's source addresses, where the operator has named some.
     pub(super) sources: Vec<IpAddr>,
+    /// The networks that `ipip` sends from, where the operator has named some.
+    pub(super) ipip_sources: Vec<IpNet>,
 }
 
 /// A backend as it stands.
@@ -37,8 +41,23 @@ pub(super) struct Standing {
     pub(super) next_hop: Option<(NextHop, u32)>,
     /// What is wrong with the way to it, whatever probes say.
     pub(super) way_problem: Option<String>,
-    /// full-nat: the addresses that it is spoken to from.
-    pub(super) sources: Vec<IpAddr>,
+    /// The addresses that it is spoken to from.
+    pub(super) sources: Sources,
+}
+
+/// The addresses that a backend is spoken to from, where the mode changes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sources {
+    /// In full-nat any of them, in tunnels the one.
+    pub(super) addresses: Vec<IpAddr>,
+    /// `ipip`: how many of the last bits are a flow's own.
+    pub(super) host_bits: u8,
+}
+
+impl Sources {
+    fn of(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, host_bits: 0 }
+    }
 }
 
 impl Standing {
@@ -50,8 +69,9 @@ impl Standing {
 
 impl Facts {
     /// Nothing but what the agent was started with.
-    pub(super) fn new(slots: HashMap<u32, u32>, sources: Vec<IpAddr>) -> Self {
-        Self { slots, sources, ..Self::default() }
+    pub(super) fn new(slots: HashMap<u32, u32>, settings: &AgentSettings) -> Self {
+        let (sources, ipip_sources) = (settings.source_addresses.clone(), settings.ipip_sources.clone());
+        Self { slots, sources, ipip_sources, ..Self::default() }
     }
 
     /// Takes note of a verdict.
@@ -97,15 +117,13 @@ impl Facts {
         };
         let way = self.way(entry.service.mode, backend.ip());
         let sources = match &way {
-            Ok((next_hop, _)) if entry.service.mode == Mode::FullNat => {
-                self.sources_towards(desired, next_hop)
-            }
-            _ => Ok(Vec::new()),
+            Ok((next_hop, _)) => self.sources_towards(desired, entry.service.mode, backend.ip(), next_hop),
+            Err(_) => Ok(Sources::default()),
         };
         let (next_hop, way_problem, sources) = match (way, sources) {
             (Ok(way), Ok(sources)) => (Some(way), None, sources),
-            (Ok(way), Err(problem)) => (Some(way), Some(problem), Vec::new()),
-            (Err(problem), _) => (None, Some(problem), Vec::new()),
+            (Ok(way), Err(problem)) => (Some(way), Some(problem), Sources::default()),
+            (Err(problem), _) => (None, Some(problem), Sources::default()),
         };
         if let Some(problem) = &way_problem {
             health = if problem.pending { Health::Checking } else { Health::Down };
@@ -136,30 +154,65 @@ impl Facts {
         };
         if mode == Mode::Dsr && !next_hop.on_link {
             return Err(Unresolved::settled(format!(
-                "{address} is behind the router {}, and dsr reaches only backends on the same network: use mode full-nat",
+                "{address} is behind the router {}, and dsr reaches only backends on the same network: use mode full-nat, ipip or gue",
                 next_hop.gateway
             )));
         }
         Ok((next_hop.clone(), *slot))
     }
 
-    /// The addresses that full-nat may speak to a backend from.
-    fn sources_towards(&self, desired: &Desired, next_hop: &NextHop) -> Result<Vec<IpAddr>, Unresolved> {
-        let same_version = |address: &&IpAddr| address.is_ipv4() == next_hop.gateway.is_ipv4();
-        let named: Vec<_> = self.sources.iter().filter(same_version).copied().collect();
-        if !named.is_empty() {
-            return Ok(named);
+    /// The addresses that a backend is spoken to from.
+    fn sources_towards(
+        &self,
+        desired: &Desired,
+        mode: Mode,
+        backend: IpAddr,
+        next_hop: &NextHop,
+    ) -> Result<Sources, Unresolved> {
+        let is_v4 = backend.is_ipv4();
+        match mode {
+            Mode::Nat | Mode::Dsr => Ok(Sources::default()),
+            Mode::FullNat => {
+                let named = self.sources.iter().filter(|address| address.is_ipv4() == is_v4);
+                let named: Vec<_> = named.copied().collect();
+                if !named.is_empty() {
+                    return Ok(Sources::of(named));
+                }
+                own_source(desired, next_hop)
+            }
+            Mode::Ipip => match self.ipip_sources.iter().find(|network| network.addr().is_ipv4() == is_v4) {
+                Some(network) => Ok(Sources {
+                    addresses: vec![network.network()],
+                    host_bits: network.max_prefix_len() - network.prefix_len(),
+                }),
+                None => outer_source(next_hop),
+            },
+            Mode::Gue => outer_source(next_hop),
         }
-        let interface = &next_hop.interface;
-        match next_hop.source {
-            Some(source) if is_service_address(desired, source) => Err(Unresolved::settled(format!(
-                "this machine would speak to it from {source}, which is a service's address, so that answers would not come back: keep it from being chosen with `ip address change {source} dev {interface} preferred_lft 0`, or name agent.source_addresses"
-            ))),
-            Some(source) => Ok(vec![source]),
-            None => Err(Unresolved::settled(format!(
-                "{interface} has no address to speak to it from: give it one, or name agent.source_addresses"
-            ))),
-        }
+    }
+}
+
+/// The address that tunnels to a backend begin at: this machine's own, to which nothing comes back.
+fn outer_source(next_hop: &NextHop) -> Result<Sources, Unresolved> {
+    next_hop.source.map(|source| Sources::of(vec![source])).ok_or_else(|| {
+        Unresolved::settled(format!(
+            "{} has no address to send to it from: give it one of its IP version",
+            next_hop.interface
+        ))
+    })
+}
+
+/// The address that this machine itself would speak to a backend from.
+fn own_source(desired: &Desired, next_hop: &NextHop) -> Result<Sources, Unresolved> {
+    let interface = &next_hop.interface;
+    match next_hop.source {
+        Some(source) if is_service_address(desired, source) => Err(Unresolved::settled(format!(
+            "this machine would speak to it from {source}, which is a service's address, so that answers would not come back: keep it from being chosen with `ip address change {source} dev {interface} preferred_lft 0`, or name agent.source_addresses"
+        ))),
+        Some(source) => Ok(Sources::of(vec![source])),
+        None => Err(Unresolved::settled(format!(
+            "{interface} has no address to speak to it from: give it one, or name agent.source_addresses"
+        ))),
     }
 }
 

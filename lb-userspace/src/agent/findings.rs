@@ -167,7 +167,8 @@ impl Controller {
             let key = key_of(&entry.service);
             for backend in &entry.service.backends {
                 let flows = self.meter.flows_of(maps, &key, backend.address);
-                let sources = self.facts.standing(&self.desired, entry, backend.address).sources.len() as u64;
+                let sources = self.facts.standing(&self.desired, entry, backend.address).sources;
+                let sources = sources.addresses.len() as u64;
                 if sources == 0 || flows * 100 <= sources * ports * PORTS_PERCENT {
                     continue;
                 }
@@ -230,6 +231,13 @@ fn drop_hint(reason: Reason) -> &'static str {
         Reason::NoNextHop | Reason::NoSourceAddress => {
             "`flowgate backend list` says what is wrong with the way"
         }
+        Reason::ExceedsMtu => {
+            "clients send packets that do not fit through the tunnel, and are not all told so: raise the MTU towards \
+             backends, or see docs/tunnels.md"
+        }
+        Reason::NoHeadroom => {
+            "the driver leaves no room for outer headers: attach in mode generic, or use another mode than ipip and gue"
+        }
         Reason::PortsExhausted => {
             "see `flowgate stats`: if the table of translated flows is fuller than half raise limits.flows, else name \
              more agent.source_addresses"
@@ -246,6 +254,7 @@ fn drop_hint(reason: Reason) -> &'static str {
         | Reason::RejectedNoBackend
         | Reason::RejectedFull
         | Reason::TimeExceeded
+        | Reason::PacketTooBig
         | Reason::PingAnswered
         | Reason::NotIp
         | Reason::VlanTagged

@@ -91,7 +91,7 @@ impl Controller {
         };
         match find(&self.desired, name)?.service.mode {
             Mode::FullNat => Ok(()),
-            mode @ (Mode::Nat | Mode::Dsr) => Err(CommandError::Invalid(format!(
+            mode @ (Mode::Nat | Mode::Dsr | Mode::Ipip | Mode::Gue) => Err(CommandError::Invalid(format!(
                 "service {name} has mode {mode}, and of its flows no client's address is kept: leave --from out, or ask \
                  `flowgate lookup` where a client's packets go"
             ))),

@@ -76,7 +76,7 @@ impl Controller {
         let hop = self.datapath.maps.next_hop_at(said.next_hop)?;
         let way = self.facts.standing(&self.desired, entry?, backend?).next_hop.map(|(way, _)| way);
         let interface = self.interfaces.iter().find(|interface| {
-            interface.attached.as_ref().is_some_and(|attached| attached.slot == hop.interface_slot)
+            interface.attached.as_ref().is_some_and(|attached| attached.slot == u32::from(hop.interface_slot))
         });
         Some(NextHopView {
             interface: interface.map_or_else(|| "?".to_owned(), |interface| interface.settings.name.clone()),
@@ -177,6 +177,9 @@ fn outcome(reason: Reason) -> String {
             "refused by an answer: every backend has all the flows that it may have".to_owned()
         }
         Reason::TimeExceeded => "answered by \"time exceeded\": it may live no longer".to_owned(),
+        Reason::PacketTooBig => {
+            "answered by how large it may be: it does not fit through the tunnel".to_owned()
+        }
         Reason::NoBackend => "dropped: no backend gets new flows".to_owned(),
         Reason::BackendsFull => "dropped: every backend has all the flows that it may have".to_owned(),
         Reason::NoNextHop => "dropped: the way to the backend is not known".to_owned(),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lb_common::{Addr, NextHop, ServiceKey, Timeouts, life::ticks_of_ms, service};
+use lb_common::{
+    Addr, NextHop, ServiceKey, Timeouts, TunnelOptions, life::ticks_of_ms, service, tunnel::DontFragment,
+};
 
 use super::{
     facts::{Facts, Standing},
@@ -12,7 +14,7 @@ use crate::{
     datapath::apply::{WantedBackend, WantedService},
     model::{
         AdminState, Backend, Desired, DesiredService, Health, Mode, OnDown, Protocol, Refuse, Scheduler,
-        Service,
+        Service, TunnelDontFragment,
     },
     placement::{Share, WHOLE},
     ring,
@@ -28,7 +30,18 @@ fn mode_of(mode: Mode) -> lb_common::Mode {
         Mode::FullNat => lb_common::Mode::FullNat,
         Mode::Nat => lb_common::Mode::Nat,
         Mode::Dsr => lb_common::Mode::Dsr,
+        Mode::Ipip => lb_common::Mode::Ipip,
+        Mode::Gue => lb_common::Mode::Gue,
     }
+}
+
+fn tunnel_of(service: &Service) -> TunnelOptions {
+    let dont_fragment = match service.tunnel_dont_fragment {
+        TunnelDontFragment::Copy => DontFragment::Copy,
+        TunnelDontFragment::Set => DontFragment::Set,
+        TunnelDontFragment::Clear => DontFragment::Clear,
+    };
+    TunnelOptions::new(service.tunnel_port, dont_fragment)
 }
 
 /// What names a service in packets.
@@ -65,6 +78,7 @@ fn plan_service(
         timeouts: timeouts_of(service),
         reject: service.refuse == Refuse::Reject,
         answer_ping: service.answer_ping,
+        tunnel: tunnel_of(service),
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
         ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),
         backends: backends.collect(),
@@ -90,7 +104,8 @@ fn plan_backend(
         ramp_permille: share.map_or(WHOLE, |share| share.ramp_permille),
         max_flows: backend.max_flows,
         next_hop: next_hop_of(&standing),
-        sources: standing.sources,
+        sources: standing.sources.addresses,
+        source_host_bits: standing.sources.host_bits,
     }
 }
 
@@ -105,7 +120,9 @@ fn next_hop_of(standing: &Standing) -> Option<NextHop> {
     standing.next_hop.as_ref().map(|(way, slot)| NextHop {
         destination_mac: way.mac,
         source_mac: way.source_mac,
-        interface_slot: *slot,
+        interface_slot: *slot as u16,
+        // What is larger than the largest packet is no bound.
+        mtu: u16::try_from(way.mtu).unwrap_or(u16::MAX),
     })
 }
 

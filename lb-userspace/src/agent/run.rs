@@ -139,7 +139,7 @@ async fn serve(
         pin::detach(&config.agent.pin_dir, false)?;
     }
     let interfaces = attached?;
-    let facts = Facts::new(interfaces.slots(), config.agent.source_addresses.clone());
+    let facts = Facts::new(interfaces.slots(), &config.agent);
 
     let (monitor, health) = Monitor::spawn(Prober::default());
     let (resolver, next_hops) =

@@ -12,7 +12,7 @@ use crate::{
     config::entry::HealthEntry,
     model::{
         AdminState, AttachMode, Health, Mode, OnDown, Origin, PanicAction, Protocol, Refuse, Scheduler,
-        ServiceName,
+        ServiceName, TunnelDontFragment,
     },
 };
 
@@ -183,6 +183,12 @@ pub struct ServiceOptions {
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_below: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_port: Option<u16>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_dont_fragment: Option<TunnelDontFragment>,
 }
 
 /// One backend: `backend list`.
@@ -357,6 +363,12 @@ pub struct ServiceChange {
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_below: Option<u8>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_port: Option<u16>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_dont_fragment: Option<TunnelDontFragment>,
     /// The whole health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthEntry>,

@@ -37,6 +37,11 @@ impl Terminal<'_> {
         }
     }
 
+    /// Says how things stand, beside the answer.
+    pub(crate) fn note(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.err, "{line}").and_then(|()| self.err.flush()).map_err(Failure::Output)
+    }
+
     /// Prints text that ends its own lines.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(Failure::Output)

@@ -142,6 +142,8 @@ fn service_fields(desired: &DesiredService) -> Fields {
         ("panic_threshold", service.panic_threshold.to_string()),
         ("panic_action", service.panic_action.to_string()),
         ("failover_below", service.failover_below.to_string()),
+        ("tunnel_port", service.tunnel_port.to_string()),
+        ("tunnel_dont_fragment", service.tunnel_dont_fragment.to_string()),
     ];
     fields.extend(health_fields(&service.health));
     fields

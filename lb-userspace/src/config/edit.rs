@@ -15,7 +15,9 @@ use super::{
 use crate::{
     agent::command::CommandError,
     api::schema::{BackendChange, NamedBackendChange, ServiceChange},
-    model::{AdminState, Desired, DesiredService, Limits, Origin, Override, Scheduler, Service, ServiceName},
+    model::{
+        AdminState, Desired, DesiredService, Limits, Mode, Origin, Override, Scheduler, Service, ServiceName,
+    },
 };
 
 /// Adds a service made on the command line.
@@ -75,6 +77,10 @@ pub fn set_service(
         // It went with the scheduler that it was for.
         entry.affinity_prefix = None;
     }
+    // So do these with the mode.
+    let mode = entry.mode.unwrap_or(service.mode);
+    entry.tunnel_port = entry.tunnel_port.filter(|_| mode == Mode::Gue);
+    entry.tunnel_dont_fragment = entry.tunnel_dont_fragment.filter(|_| mode.is_tunnel());
     overlay_options(&mut entry, change);
     entry.health = change.health.clone().or(entry.health);
     let service = validate_service(&entry).map_err(|problems| CommandError::Invalid(problems.to_string()))?;
@@ -94,6 +100,8 @@ fn overlay_options(entry: &mut ServiceEntry, change: &ServiceChange) {
     entry.panic_threshold = options.panic_threshold.or(entry.panic_threshold.take());
     entry.panic_action = options.panic_action.or(entry.panic_action.take());
     entry.failover_below = options.failover_below.or(entry.failover_below.take());
+    entry.tunnel_port = options.tunnel_port.or(entry.tunnel_port.take());
+    entry.tunnel_dont_fragment = options.tunnel_dont_fragment.or(entry.tunnel_dont_fragment.take());
 }
 
 /// Removes a service made on the command line, and its backends.

@@ -9,7 +9,7 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::model::{AttachMode, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler};
+use crate::model::{AttachMode, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, TunnelDontFragment};
 
 /// A `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,12 @@ pub struct ServiceEntry {
     /// Percent of the priorities in use that must be up; 50 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_below: Option<u8>,
+    /// `gue` only: the UDP port that backends take packets at; 6080 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_port: Option<u16>,
+    /// `ipip` and `gue` only: what outer IPv4 headers say of fragments; `copy` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_dont_fragment: Option<TunnelDontFragment>,
     /// How backends are probed; `tcp` for TCP services and `none` for UDP services where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthEntry>,
@@ -166,6 +172,9 @@ pub struct AgentEntry {
     /// Addresses for full-nat to translate to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_addresses: Vec<String>,
+    /// A network of each IP version at most: mode `ipip` sends from its addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ipip_sources: Vec<String>,
     /// Whether every packet's fate is written to the agent's log: for debugging only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debug_packets: Option<bool>,

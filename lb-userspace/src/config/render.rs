@@ -8,8 +8,8 @@ use super::{
 };
 use crate::api::schema::ServiceOptions;
 use crate::model::{
-    AdminState, AgentSettings, AttachMode, Backend, Desired, DesiredService, HealthCheck, Limits, Origin,
-    Probe, Protocol, Service,
+    AdminState, AgentSettings, AttachMode, Backend, Desired, DesiredService, HealthCheck, Limits, Mode,
+    Origin, Probe, Protocol, Service,
 };
 
 /// The service as an entry, every default filled in.
@@ -34,6 +34,8 @@ pub fn service_to_entry(service: &Service) -> ServiceEntry {
         panic_threshold: Some(service.panic_threshold),
         panic_action: Some(service.panic_action),
         failover_below: Some(service.failover_below),
+        tunnel_port: (service.mode == Mode::Gue).then_some(service.tunnel_port),
+        tunnel_dont_fragment: service.mode.is_tunnel().then_some(service.tunnel_dont_fragment),
         health: Some(health_to_entry(&service.health)),
         backends: service.backends.iter().map(backend_to_entry).collect(),
     }
@@ -55,6 +57,8 @@ pub fn service_to_options(service: &Service) -> ServiceOptions {
         panic_threshold: entry.panic_threshold,
         panic_action: entry.panic_action,
         failover_below: entry.failover_below,
+        tunnel_port: entry.tunnel_port,
+        tunnel_dont_fragment: entry.tunnel_dont_fragment,
     }
 }
 
@@ -132,7 +136,7 @@ impl File {
         self.line("[agent]");
         let interfaces = agent.interfaces.iter().map(|interface| match interface.mode {
             AttachMode::Auto => quote(&interface.name),
-            mode => format!("{{ name = {}, mode = \"{}\" }}", quote(&interface.name), attach_mode(mode)),
+            mode => format!("{{ name = {}, mode = \"{}\" }}", quote(&interface.name), mode.as_str()),
         });
         self.set("interfaces", list(interfaces));
         self.set("socket", quote(&agent.socket.to_string_lossy()));
@@ -142,6 +146,7 @@ impl File {
             "source_addresses",
             list(agent.source_addresses.iter().map(|address| quote(&address.to_string()))),
         );
+        self.set("ipip_sources", list(agent.ipip_sources.iter().map(|network| quote(&network.to_string()))));
         self.set("debug_packets", agent.debug_packets);
     }
 
@@ -179,6 +184,8 @@ impl File {
         self.set_some("panic_threshold", entry.panic_threshold);
         self.set_some("panic_action", entry.panic_action.map(|action| quote(action.as_str())));
         self.set_some("failover_below", entry.failover_below);
+        self.set_some("tunnel_port", entry.tunnel_port);
+        self.set_some("tunnel_dont_fragment", entry.tunnel_dont_fragment.map(|how| quote(how.as_str())));
         if let Some(health) = &entry.health {
             self.health(health);
         }
@@ -245,14 +252,6 @@ fn list(items: impl Iterator<Item = String>) -> String {
 /// A text that can neither end a comment nor be forbidden in one.
 fn comment(text: &str) -> String {
     text.replace(char::is_control, "?")
-}
-
-const fn attach_mode(mode: AttachMode) -> &'static str {
-    match mode {
-        AttachMode::Native => "native",
-        AttachMode::Generic => "generic",
-        AttachMode::Auto => "auto",
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
     api::schema::BackendChange,
     model::{
         AdminState, Backend, Desired, HealthCheck, HttpCheck, Limits, Mode, OnDown, Origin, PanicAction,
-        Probe, Protocol, Refuse, Scheduler, Service,
+        Probe, Protocol, Refuse, Scheduler, Service, TunnelDontFragment,
     },
 };
 
@@ -37,6 +37,8 @@ pub(crate) fn entry(name: &str, address: &str, backends: &[&str]) -> ServiceEntr
         panic_threshold: None,
         panic_action: None,
         failover_below: None,
+        tunnel_port: None,
+        tunnel_dont_fragment: None,
         health: None,
         backends: backends
             .iter()
@@ -121,12 +123,18 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 let mut seen = std::collections::BTreeSet::new();
                 backends.retain(|backend| seen.insert(backend.address));
                 let tcp = protocol == Protocol::Tcp;
+                let mode = match (dsr, idle_seconds % 3) {
+                    (true, 0) => Mode::Dsr,
+                    (true, 1) => Mode::Ipip,
+                    (true, _) => Mode::Gue,
+                    (false, _) => Mode::FullNat,
+                };
                 let seconds = |modulus| Duration::from_secs(1 + idle_seconds % modulus);
                 Service {
                     name: format!("s{number}").parse().unwrap(),
                     address: at(1, 10, port),
                     protocol,
-                    mode: if dsr { Mode::Dsr } else { Mode::FullNat },
+                    mode,
                     scheduler: Scheduler::SourceHash,
                     affinity_prefix: (idle_seconds % 2 == 0).then_some(24),
                     idle_timeout: Duration::from_secs(idle_seconds),
@@ -139,6 +147,16 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                     panic_threshold: (idle_seconds % 101) as u8,
                     panic_action: if dsr { PanicAction::None } else { PanicAction::All },
                     failover_below: (idle_seconds % 99) as u8,
+                    tunnel_port: if mode == Mode::Gue {
+                        6080 + u16::from(number)
+                    } else {
+                        Service::DEFAULT_TUNNEL_PORT
+                    },
+                    tunnel_dont_fragment: match mode {
+                        Mode::Ipip => TunnelDontFragment::Clear,
+                        Mode::Gue => TunnelDontFragment::Set,
+                        Mode::FullNat | Mode::Nat | Mode::Dsr => TunnelDontFragment::Copy,
+                    },
                     health,
                     backends,
                 }

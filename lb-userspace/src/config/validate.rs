@@ -9,6 +9,7 @@ mod health;
 mod limits;
 mod options;
 mod service;
+mod tunnel;
 
 use std::path::Path;
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use lb_common::{
-    Features, Mode, NextHop, Reason, Scheduler, Service, ServiceKey, Timeouts,
+    Features, Mode, NextHop, Reason, Scheduler, Service, ServiceKey, Timeouts, TunnelOptions,
     counters::{BACKEND_COUNTERS, BackendCounters},
     ring::RingRef,
     service::client_mask,
@@ -46,6 +46,8 @@ pub struct WantedService {
     pub reject: bool,
     /// Whether pings to its address are answered.
     pub answer_ping: bool,
+    /// What its tunnel is like, where its mode has one.
+    pub tunnel: TunnelOptions,
     /// Slots of its ring, at most.
     pub ring_slots: u32,
     /// Its backends.
@@ -80,8 +82,10 @@ pub struct WantedBackend {
     pub max_flows: u32,
     /// Where its packets leave, if that is known.
     pub next_hop: Option<NextHop>,
-    /// The addresses that full-nat may speak to it from.
+    /// The addresses that it may be spoken to from (full-nat, ipip, gue).
     pub sources: Vec<IpAddr>,
+    /// `ipip`: how many of the last bits of its source address are a flow's own.
+    pub source_host_bits: u8,
 }
 
 /// Keeps the maps true.
@@ -291,6 +295,7 @@ impl Reconciler {
         let [mask_high, mask_low] = client_mask(wanted.key.addr.is_v4(), wanted.affinity_bits);
         for (offset, word) in [
             (offset_of!(Service, timeouts), wanted.timeouts.0),
+            (offset_of!(Service, tunnel), wanted.tunnel.0),
             (offset_of!(Service, client_mask), mask_high),
             (offset_of!(Service, client_mask) + 8, mask_low),
             (offset_of!(Service, port), settings),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    Addr, Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, Timeouts,
+    Addr, Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, SourceRange, Timeouts,
     abi::{MAX_NEXT_HOPS, MAX_SOURCES},
     ring::RingRef,
 };
@@ -89,8 +89,8 @@ pub struct LiveBackend {
     pub flags: u32,
     /// The next hop that it has.
     pub next_hop: Option<NextHop>,
-    /// First and count of its source addresses.
-    pub(super) sources: (u8, u16),
+    /// [`Backend::sources`].
+    pub(super) sources: SourceRange,
 }
 
 /// The next hops, each once however many backends it leads to.
@@ -99,7 +99,7 @@ pub(super) struct LiveNextHops {
     pub(super) users: HashMap<NextHop, (u32, usize)>,
 }
 
-/// full-nat's source addresses. They are never taken away, since flows name them.
+/// Source addresses. They are never taken away, since flows name them.
 pub(super) struct LiveSources {
     pub(super) used: Vec<(u8, IpAddr)>,
 }
@@ -142,8 +142,7 @@ impl Live {
                 live.backend_space.reserve(index, 1);
                 let next_hop = live.next_hops.adopt(tables, backend.next_hop);
                 let address = SocketAddr::new(backend.addr.into(), u16::from_be_bytes(backend.port));
-                let sources = (backend.source_first, backend.source_count);
-                let adopted = LiveBackend { index, flags: backend.flags, next_hop, sources };
+                let adopted = LiveBackend { index, flags: backend.flags, next_hop, sources: backend.sources };
                 if let Some(service) = live.services.get_mut(key) {
                     service.backends.insert(address, adopted);
                 }

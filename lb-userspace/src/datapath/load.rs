@@ -342,7 +342,8 @@ fn replace(
     Ok(None)
 }
 
-fn attach_new(program: &mut Xdp, target: &AttachTarget) -> Result<(XdpLinkId, u8), DatapathError> {
+/// Attaches a program where none is, as `target` asks.
+pub(super) fn attach_new(program: &mut Xdp, target: &AttachTarget) -> Result<(XdpLinkId, u8), DatapathError> {
     let mut attach = |mode| program.attach_to_if_index(target.index, mode);
     match target.mode {
         AttachMode::Native => attach(XdpMode::Driver)

@@ -4,6 +4,7 @@
 //! `tables` gives the maps types, `apply` makes them what the controller wants, `flows`, `stats` and `view` read them.
 
 pub mod apply;
+pub mod decap;
 pub mod explain;
 pub mod flows;
 mod live;

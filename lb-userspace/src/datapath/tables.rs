@@ -89,7 +89,7 @@ impl Sizes {
             (maps::BACKEND_COUNTERS, identity.backends, bytes(size_of::<BackendCounters>())),
             (maps::LOADS, identity.backends, bytes(size_of::<Load>())),
             (maps::TURNS, identity.services, 8),
-            (maps::REFUSALS, 1, 8),
+            (maps::ICMP_ERRORS, 1, 8),
             (maps::PING_ADDRESSES, identity.services, 4),
             (maps::EXPLANATION, 1, bytes(size_of::<Explanation>())),
             (maps::IDENTITY, 1, bytes(size_of::<Identity>())),

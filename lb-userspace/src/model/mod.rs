@@ -15,9 +15,12 @@ pub use limits::Limits;
 pub use name::{InvalidServiceName, ServiceName};
 pub use service::{
     AdminState, Backend, FlowState, Health, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, Service,
+    TunnelDontFragment,
 };
 
 use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
 
 /// A whole configuration, as `flowgate agent --config FILE` reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub struct AgentSettings {
     pub pin_dir: PathBuf,
     /// Addresses that full-nat translates to; empty: the host's own towards each backend.
     pub source_addresses: Vec<IpAddr>,
+    /// Networks that the outer source addresses of mode `ipip` are of, so that flows differ; at most one of each IP
+    /// version. Without one they are the host's own.
+    pub ipip_sources: Vec<IpNet>,
     /// Whether the data plane writes a debug line for each packet into the agent's log.
     pub debug_packets: bool,
 }
@@ -64,6 +70,7 @@ impl Default for AgentSettings {
             state_dir: Self::DEFAULT_STATE_DIR.into(),
             pin_dir: Self::DEFAULT_PIN_DIR.into(),
             source_addresses: Vec::new(),
+            ipip_sources: Vec::new(),
             debug_packets: false,
         }
     }
@@ -79,7 +86,9 @@ pub struct InterfaceSettings {
 }
 
 /// How the XDP program is attached to an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttachMode {
     /// In the driver; refused where the driver cannot.
@@ -89,4 +98,16 @@ pub enum AttachMode {
     /// Native where the driver can, generic (and a warning in `status`) where it cannot.
     #[default]
     Auto,
+}
+
+impl AttachMode {
+    /// The word for it in files, commands and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Auto => "auto",
+        }
+    }
 }

@@ -42,9 +42,13 @@ pub struct Service {
     pub panic_action: PanicAction,
     /// Percent of the backends of the priorities in use, by weight, that must be up; below, the next is used as well.
     pub failover_below: u8,
+    /// `gue` alone: the UDP port that backends take packets at. Else [`Service::DEFAULT_TUNNEL_PORT`].
+    pub tunnel_port: u16,
+    /// `ipip`, `gue`: what outer IPv4 headers say of fragments. Else the default.
+    pub tunnel_dont_fragment: TunnelDontFragment,
     /// How backends are probed.
     pub health: HealthCheck,
-    /// No address and port twice; all of the service's IP version.
+    /// No address and port twice; all of the service's IP version, but for `ipip` and `gue`.
     pub backends: Vec<Backend>,
 }
 
@@ -57,6 +61,8 @@ impl Service {
     /// that is answers a SYN from the same port only if its timestamp is newer (RFC 7323, 5.2), and those of two
     /// clients, or of two ports of one, have nothing in common.
     pub const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(60);
+    /// [`Service::tunnel_port`] where none is given.
+    pub const DEFAULT_TUNNEL_PORT: u16 = lb_common::tunnel::GUE_PORT;
     /// [`Service::failover_below`] where none is given.
     pub const DEFAULT_FAILOVER_BELOW: u8 = 50;
 
@@ -140,6 +146,36 @@ words! {
         Nat => "nat",
         /// Only the MAC addresses are rewritten; replies go straight to the client.
         Dsr => "dsr",
+        /// Encapsulated in IP; the backend takes that off and answers the client by itself.
+        Ipip => "ipip",
+        /// The same in UDP, so that routers and receive queues spread it.
+        Gue => "gue",
+    }
+}
+
+impl Mode {
+    /// Whether packets are encapsulated.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+
+    /// Whether a backend's port may be another than the service's.
+    #[must_use]
+    pub const fn rewrites_ports(self) -> bool {
+        matches!(self, Self::FullNat | Self::Nat)
+    }
+}
+
+words! {
+    /// Whether an outer IPv4 header says "don't fragment".
+    TunnelDontFragment {
+        /// As the packet in it says; around IPv6 it does.
+        Copy => "copy",
+        /// Always.
+        Set => "set",
+        /// Never: routers on the way may take it apart, and the backend puts it together again.
+        Clear => "clear",
     }
 }
 

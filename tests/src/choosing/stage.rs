@@ -25,6 +25,7 @@ pub(super) fn backend(mode: Mode, number: u16, weight: u16) -> WantedBackend {
         destination_mac: [2, 0, 0, 0xb0, high, low],
         source_mac: BALANCER_MACS[0].0,
         interface_slot: 0,
+        mtu: 1500,
     };
     let (address, next_hop) = (address(mode, number), Some(hop));
     WantedBackend { address, next_hop, ring_weight: weight, ..kind(mode).backend(11) }

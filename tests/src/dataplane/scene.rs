@@ -19,9 +19,10 @@ use flowgate::{
     ring,
 };
 use lb_common::{
-    Mode, NextHop, Scheduler, ServiceKey, Timeouts,
+    Mode, NextHop, Scheduler, ServiceKey, Timeouts, TunnelOptions,
     reject::IcmpError,
     service::{PROTOCOL_TCP, PROTOCOL_UDP},
+    tunnel::{DontFragment, GUE_PORT},
 };
 
 use crate::{
@@ -63,6 +64,8 @@ impl fmt::Display for Kind {
             Mode::FullNat => "full-nat",
             Mode::Nat => "nat",
             Mode::Dsr => "dsr",
+            Mode::Ipip => "ipip",
+            Mode::Gue => "gue",
         };
         let version = if self.v6 { "v6" } else { "v4" };
         write!(f, "{mode} {version} {}", if self.udp { "udp" } else { "tcp" })
@@ -76,15 +79,29 @@ impl Kind {
         [(false, false), (false, true), (true, false), (true, true)].map(|(v6, udp)| Self { mode, v6, udp })
     }
 
-    /// All there are.
-    pub fn all() -> impl Iterator<Item = Self> {
+    /// Every mode that steers in a way of its own; tunnels do as dsr does.
+    pub fn that_steer() -> impl Iterator<Item = Self> {
         [Mode::FullNat, Mode::Nat, Mode::Dsr].into_iter().flat_map(Self::of_mode)
+    }
+
+    /// Every mode on both IP versions and protocols; of the tunnels, which steer alike, half for each.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let [ipip, gue] = [(Mode::Ipip, true), (Mode::Gue, false)].map(|(mode, equal)| {
+            Self::of_mode(mode).into_iter().filter(move |kind| (kind.v6 == kind.udp) == equal)
+        });
+        Self::that_steer().chain(ipip).chain(gue)
     }
 
     /// Whether addresses and ports are rewritten.
     #[must_use]
     pub fn rewrites(self) -> bool {
-        self.mode != Mode::Dsr
+        matches!(self.mode, Mode::FullNat | Mode::Nat)
+    }
+
+    /// Whether packets are encapsulated.
+    #[must_use]
+    pub fn is_tunnel(self) -> bool {
+        self.mode.is_tunnel()
     }
 
     /// Whether clients' addresses are rewritten, too.
@@ -136,6 +153,7 @@ impl Kind {
             max_flows: 0,
             next_hop: Some(next_hop(backend_mac(address), 0)),
             sources: vec![self.source()],
+            source_host_bits: 0,
         }
     }
 
@@ -163,6 +181,7 @@ impl Kind {
             timeouts: Timeouts::new(300, 64, 32, 300),
             reject: false,
             answer_ping: false,
+            tunnel: TunnelOptions::new(GUE_PORT, DontFragment::Copy),
             ring_slots: ring::size(backends.iter().map(|backend| backend.ring_weight)),
             backends,
         }
@@ -245,5 +264,6 @@ pub fn behind(backend: WantedBackend, slot: u32) -> WantedBackend {
 
 /// A neighbour behind the interface in `slot`.
 fn next_hop(mac: Mac, slot: u32) -> NextHop {
-    NextHop { destination_mac: mac.0, source_mac: BALANCER_MACS[slot as usize].0, interface_slot: slot }
+    let source_mac = BALANCER_MACS[slot as usize].0;
+    NextHop { destination_mac: mac.0, source_mac, interface_slot: slot as u16, mtu: 1500 }
 }

@@ -6,7 +6,7 @@ use crate::{
     agent::facts::Facts,
     config::{entry::ServiceEntry, validate::validate_service},
     health::HealthEvent,
-    model::{Desired, DesiredService, Health, Origin},
+    model::{AgentSettings, Desired, DesiredService, Health, Origin},
     neigh::{self, NextHopEvent},
 };
 
@@ -42,7 +42,7 @@ pub(in crate::agent) fn next_hop(on_link: bool) -> neigh::NextHop {
 
 /// Both backends are reached, and their health is as said.
 pub(in crate::agent) fn facts_of(desired: &Desired, health: [Health; 2]) -> Facts {
-    let mut facts = Facts::new(HashMap::from([(7, 3)]), Vec::new());
+    let mut facts = Facts::new(HashMap::from([(7, 3)]), &AgentSettings::default());
     let service = desired.services.keys().next().expect("a service").clone();
     for (backend, health) in BACKENDS.into_iter().zip(health) {
         let backend: std::net::SocketAddr = backend.parse().expect("an address and a port");

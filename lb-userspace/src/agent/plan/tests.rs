@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     health::HealthEvent,
-    model::{OnDown, Override},
+    model::{AgentSettings, OnDown, Override},
     neigh::{self, NextHopEvent, Unresolved},
 };
 
@@ -20,7 +20,7 @@ fn backend() -> SocketAddr {
 
 /// Facts about the first backend: up, and reached by `result`.
 fn facts(desired: &Desired, health: Health, result: Result<neigh::NextHop, Unresolved>) -> Facts {
-    let mut facts = Facts::new(HashMap::from([(7, 3)]), Vec::new());
+    let mut facts = Facts::new(HashMap::from([(7, 3)]), &AgentSettings::default());
     let service = desired.services.keys().next().expect("a service").clone();
     facts.on_health(HealthEvent {
         service,
@@ -90,8 +90,10 @@ fn a_backend_that_is_up_is_on_the_ring_with_its_way_and_its_source_address() {
             destination_mac: [2, 0, 0, 0, 0, 11],
             source_mac: [2, 0, 0, 0, 0, 1],
             interface_slot: 3,
+            mtu: 1500,
         }),
         sources: vec!["10.2.0.1".parse().expect("an address")],
+        source_host_bits: 0,
     };
     assert_eq!(wanted, expected);
 }
@@ -103,7 +105,7 @@ fn what_is_not_up_gets_no_new_flows_and_keeps_its_old_ones() {
         let wanted = first(&desired, &facts(&desired, health, Ok(next_hop(true))));
         assert_eq!((wanted.usable, wanted.down, wanted.ring_weight), (true, true, 0), "{health}");
     }
-    let nothing_known = Facts::new(HashMap::new(), Vec::new());
+    let nothing_known = Facts::new(HashMap::new(), &AgentSettings::default());
     let wanted = first(&desired, &nothing_known);
     assert_eq!((wanted.usable, wanted.down, wanted.ring_weight), (true, true, 0));
 }
@@ -156,6 +158,23 @@ fn named_source_addresses_of_the_same_version_are_all_used() {
     let mut facts = facts(&desired, Health::Up, Ok(next_hop(true)));
     facts.sources = named.to_vec();
     assert_eq!(first(&desired, &facts).sources, named[..2]);
+}
+
+#[test]
+fn tunnels_begin_at_this_machine_or_in_the_network_that_is_named() {
+    for mode in ["ipip", "gue"] {
+        let desired = desired(mode);
+        let mut facts = facts(&desired, Health::Up, Ok(next_hop(false)));
+        let wanted = first(&desired, &facts);
+        let own: std::net::IpAddr = "10.2.0.1".parse().expect("an address");
+        assert_eq!((wanted.sources, wanted.source_host_bits), (vec![own], 0), "{mode}");
+        facts.ipip_sources =
+            ["fd00:99::/64", "10.99.0.0/16"].map(|text| text.parse().expect("a network")).into();
+        let wanted = first(&desired, &facts);
+        let named: std::net::IpAddr = "10.99.0.0".parse().expect("an address");
+        let expected = if mode == "ipip" { (vec![named], 16) } else { (vec![own], 0) };
+        assert_eq!((wanted.sources, wanted.source_host_bits), expected, "{mode}");
+    }
 }
 
 #[test]

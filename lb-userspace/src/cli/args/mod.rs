@@ -5,6 +5,7 @@ mod agent;
 mod backend;
 mod client;
 mod config;
+mod decap;
 mod detach;
 mod flow;
 mod service;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     backend::{BackendArgs, BackendCommand, BackendSetArgs, DrainArgs},
     client::{ClientArgs, Output},
     config::ConfigCommand,
+    decap::{DecapArgs, DecapMode},
     detach::DetachArgs,
     flow::{FlowCommand, LookupArgs},
     service::{HealthArgs, ServiceAddArgs, ServiceCommand, ServiceSetArgs},
@@ -72,6 +74,9 @@ pub(crate) enum Command {
         after_help = "EXAMPLES:\n  flowgate stats\n  flowgate stats --all\n  flowgate stats --output json"
     )]
     Stats(StatsArgs),
+    /// On a backend's machine: take the outer headers off that ipip and gue have put on
+    #[command(after_help = decap::EXAMPLES)]
+    Decap(DecapArgs),
     /// Take programs and pins away: packets are no longer balanced, and the agent ends
     #[command(after_help = detach::EXAMPLES)]
     Detach(DetachArgs),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::entry::HealthKind,
-    model::{Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, ServiceName},
+    model::{Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, ServiceName, TunnelDontFragment},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -166,6 +166,12 @@ pub(crate) struct ServiceOptions {
     /// Percent of a priority's backends that must be up, else the next priority is used as well [a new service: 50]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
     pub(crate) failover_below: Option<u8>,
+    /// gue: the UDP port that backends take packets at [a new service: 6080]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) tunnel_port: Option<u16>,
+    /// ipip, gue: what outer IPv4 headers say of fragments [a new service: copy]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) tunnel_dont_fragment: Option<TunnelDontFragment>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]

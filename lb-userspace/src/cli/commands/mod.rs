@@ -2,6 +2,7 @@
 
 mod backend;
 mod config;
+mod decap;
 mod detach;
 mod drain;
 mod flow;
@@ -16,7 +17,9 @@ use super::{
     terminal::Terminal,
 };
 
-/// Runs a command that ends by itself.
+pub(super) use decap::DecapReport;
+
+/// Runs a command that ends by itself, or that is ended.
 pub(crate) async fn run(command: Command, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     match command {
         Command::Agent(_) => Err(Failure::Failed("the agent does not end by itself".to_owned())),
@@ -33,6 +36,7 @@ pub(crate) async fn run(command: Command, terminal: &mut Terminal<'_>) -> Result
         Command::Config(command) => config::run(command, terminal).await,
         Command::Flow(command) => flow::run(command, terminal).await,
         Command::Lookup(args) => flow::lookup(args, terminal).await,
+        Command::Decap(args) => decap::run(args, terminal).await,
         Command::Detach(args) => detach::run(args, terminal).await,
         Command::Completions(args) => {
             // Into memory first: the generator panics where a pipe is closed.

@@ -55,6 +55,8 @@ async fn add(args: ServiceAddArgs, terminal: &mut Terminal<'_>) -> Result<(), Fa
         panic_threshold: args.options.panic_threshold,
         panic_action: args.options.panic_action,
         failover_below: args.options.failover_below,
+        tunnel_port: args.options.tunnel_port,
+        tunnel_dont_fragment: args.options.tunnel_dont_fragment,
         health,
         backends: args
             .backends
@@ -83,6 +85,8 @@ async fn set(args: ServiceSetArgs, terminal: &mut Terminal<'_>) -> Result<(), Fa
         panic_threshold: options.panic_threshold,
         panic_action: options.panic_action,
         failover_below: options.failover_below,
+        tunnel_port: options.tunnel_port,
+        tunnel_dont_fragment: options.tunnel_dont_fragment,
         health: None,
     };
     if args.health != HealthArgs::default() {

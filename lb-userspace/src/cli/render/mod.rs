@@ -2,6 +2,7 @@
 
 mod backend;
 mod changed;
+mod decap;
 mod diff;
 mod facts;
 mod flow;
@@ -17,6 +18,7 @@ mod units;
 pub(crate) use self::{
     backend::{backend, backends},
     changed::changed,
+    decap::decap,
     diff::config_diff,
     flow::{flow_count, flows, lookup},
     paint::Paint,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::schema::{FlowTotals, ServiceDetail, ServiceOptions, ServiceRow},
     config::entry::{HealthEntry, HealthKind},
-    model::{OnDown, Origin, PanicAction, Refuse},
+    model::{OnDown, Origin, PanicAction, Refuse, TunnelDontFragment},
 };
 
 /// One line for each service.
@@ -73,10 +73,22 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
     if detail.options.answer_ping == Some(true) {
         about.push(("pings", "answered by Flowgate".to_owned()));
     }
+    about.extend(tunnel(&detail.options));
     about.extend(traffic(row.totals));
     about.push(("rate", rate));
     let about = facts(paint, &format!("service {}", row.name), &about);
     format!("{about}\n{}", members(&detail.backend, &row.name, paint))
+}
+
+/// What outer headers say, where the mode has them.
+fn tunnel(options: &ServiceOptions) -> Option<(&'static str, String)> {
+    let fragments = match options.tunnel_dont_fragment? {
+        TunnelDontFragment::Copy => "\"don't fragment\" as in the packet",
+        TunnelDontFragment::Set => "\"don't fragment\" always",
+        TunnelDontFragment::Clear => "\"don't fragment\" never",
+    };
+    let port = options.tunnel_port.map_or(String::new(), |port| format!("to UDP port {port}, "));
+    Some(("tunnel", format!("{port}{fragments}")))
 }
 
 /// How long flows without packets are remembered, and what becomes of those of a backend that goes down.

@@ -108,10 +108,10 @@ fn unknown_fields_name_the_nearest_or_all() {
 #[test]
 fn unknown_words_list_what_there_is() {
     let cases = [
-        ("mode = \"ipip\"\n", "unknown mode `ipip`: there is `full-nat`, `nat` and `dsr`"),
+        ("mode = \"l4\"\n", "unknown mode `l4`: there is `full-nat`, `nat`, `dsr`, `ipip` and `gue`"),
         (
             "mode = \"full_nat\"\n",
-            "unknown mode `full_nat`: did you mean `full-nat`? there is `full-nat`, `nat` and `dsr`",
+            "unknown mode `full_nat`: did you mean `full-nat`? there is `full-nat`, `nat`, `dsr`, `ipip` and `gue`",
         ),
         (
             "scheduler = \"rr\"\n",

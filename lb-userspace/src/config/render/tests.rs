@@ -22,6 +22,7 @@ fn settings() -> AgentSettings {
         state_dir: "/var/lib/flowgate\\x".into(),
         pin_dir: "/sys/fs/bpf/flowgate".into(),
         source_addresses: vec!["10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        ipip_sources: vec!["10.99.0.0/16".parse().unwrap(), "fd00:99::/64".parse().unwrap()],
         debug_packets: true,
     }
 }

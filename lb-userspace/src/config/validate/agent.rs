@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use ipnet::IpNet;
+
 use super::address;
 use crate::{
     config::{
@@ -42,6 +44,7 @@ pub(super) fn validate(entry: &AgentEntry, problems: &mut Problems) -> AgentSett
         state_dir: problems.keep(state_dir).unwrap_or_default(),
         pin_dir: problems.keep(pin_dir).unwrap_or_default(),
         source_addresses: source_addresses(&entry.source_addresses, &scope, problems),
+        ipip_sources: ipip_sources(&entry.ipip_sources, &scope, problems),
         debug_packets: entry.debug_packets.unwrap_or(false),
     }
 }
@@ -117,4 +120,67 @@ fn source_addresses(texts: &[String], scope: &Scope, problems: &mut Problems) ->
         }
     }
     addresses
+}
+
+fn ipip_sources(texts: &[String], scope: &Scope, problems: &mut Problems) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let part = scope.part("ipip_sources", ["ipip_sources".into(), index.into()]);
+        let network = source_network(text).and_then(|network| {
+            let same = networks.iter().find(|other| other.addr().is_ipv4() == network.addr().is_ipv4());
+            same.map_or(Ok(network), |other| {
+                Err(format!("is a second one of its IP version beside \"{other}\": give one of each"))
+            })
+        });
+        match network {
+            Ok(network) => networks.push(network),
+            Err(reason) => problems.push(part.problem("", format!("{text:?} {reason}"))),
+        }
+    }
+    networks
+}
+
+/// A network that flows can be told apart by: its address is its first, and IPv6's last eight bytes alone may vary.
+fn source_network(text: &str) -> Result<IpNet, String> {
+    let network: IpNet = text
+        .parse()
+        .map_err(|_| "is not a network: write it like \"10.99.0.0/16\" or \"fd00:99::/64\"".to_owned())?;
+    if network.trunc() != network {
+        return Err(format!("is an address in a network: write \"{}\"", network.trunc()));
+    }
+    let least = if network.addr().is_ipv4() { 8 } else { 64 };
+    if network.prefix_len() < least {
+        return Err(format!("is too large: use a prefix of {least} bits or more"));
+    }
+    if network.addr().is_multicast() || network.addr().is_loopback() || network.addr().is_unspecified() {
+        return Err("holds no addresses that hosts send from: give one of your own".to_owned());
+    }
+    Ok(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_network;
+
+    #[test]
+    fn networks_that_packets_can_come_from_are_taken() {
+        for text in ["10.99.0.0/16", "10.0.0.0/8", "192.0.2.1/32", "fd00:99::/64", "2001:db8::1/128"] {
+            assert_eq!(source_network(text).map(|network| network.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn others_are_refused_with_the_way_out() {
+        for (text, words) in [
+            ("10.99.0.0", "is not a network: write it like"),
+            ("10.99.0.1/16", "is an address in a network: write \"10.99.0.0/16\""),
+            ("10.0.0.0/7", "is too large: use a prefix of 8 bits or more"),
+            ("fd00::/48", "is too large: use a prefix of 64 bits or more"),
+            ("127.0.0.0/8", "holds no addresses that hosts send from"),
+            ("ff02::/64", "holds no addresses that hosts send from"),
+        ] {
+            let error = source_network(text).expect_err(text);
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
 }

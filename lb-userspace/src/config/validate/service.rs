@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{address, health, options};
+use super::{address, health, options, tunnel};
 use crate::{
     config::{
         entry::{BackendEntry, ServiceEntry},
@@ -42,8 +42,9 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
         ring_slots: ring::size(backends.iter().flatten().map(|backend| backend.weight)),
         backends: backends.iter().map(|backend| backend.map(|backend| backend.address)).collect(),
     };
+    let tunnel = tunnel::validate(entry, mode, scope, problems);
     let whole = || {
-        let options = options?;
+        let (options, tunnel) = (options?, tunnel?);
         Some(Service {
             name: name?,
             address: front?,
@@ -61,6 +62,8 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
             panic_threshold: options.panic_threshold,
             panic_action: entry.panic_action.unwrap_or(PanicAction::All),
             failover_below: options.failover_below,
+            tunnel_port: tunnel.port,
+            tunnel_dont_fragment: tunnel.dont_fragment,
             health: health?,
             backends: backends.into_iter().collect::<Option<_>>()?,
         })
@@ -126,11 +129,11 @@ fn backend(entry: &BackendEntry, front: Front, scope: &Scope, problems: &mut Pro
 fn same_version(ip: IpAddr, front: Front, scope: &Scope) -> Result<IpAddr, Problem> {
     let version = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     match front.ip {
-        Some(service) if service.is_ipv4() != ip.is_ipv4() => {
+        Some(service) if service.is_ipv4() != ip.is_ipv4() && !front.mode.is_tunnel() => {
             let (own, other) = (version(ip), version(service));
             let message = format!(
-                "address = \"{ip}\" is {own} and the service is {other}: give an {other} address, or make \
-                 an {own} service"
+                "address = \"{ip}\" is {own} and the service is {other}: give an {other} address, make an {own} \
+                 service, or use mode = \"ipip\" or \"gue\", which reach backends of the other version"
             );
             Err(scope.problem("address", message))
         }
@@ -146,11 +149,12 @@ fn backend_port(port: Option<u16>, front: Front, scope: &Scope) -> Result<Option
             "port = 0 is not a port: leave it out to use the \
             service's",
         )),
-        (Some(port), Some(service)) if front.mode == Mode::Dsr && port != service => Err(scope.problem(
+        (Some(port), Some(service)) if !front.mode.rewrites_ports() && port != service => Err(scope.problem(
             "port",
             format!(
-                "port = {port} is not the service's port {service}, and mode = \"dsr\" cannot rewrite \
-                 ports: use port = {service}, or mode = \"full-nat\""
+                "port = {port} is not the service's port {service}, and mode = \"{}\" cannot rewrite ports: use \
+                 port = {service}, or mode = \"full-nat\" or \"nat\"",
+                front.mode
             ),
         )),
         (port, service) => Ok(port.or(service)),

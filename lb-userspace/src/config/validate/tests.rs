@@ -167,7 +167,7 @@ fn dsr_cannot_rewrite_ports() {
     assert_eq!(
         problem,
         "service \"web\", backend 10.2.0.11:8080: port = 8080 is not the service's port 80, and mode = \
-         \"dsr\" cannot rewrite ports: use port = 80, or mode = \"full-nat\""
+         \"dsr\" cannot rewrite ports: use port = 80, or mode = \"full-nat\" or \"nat\""
     );
     let mut same = web();
     same.mode = Some(Mode::Dsr);

@@ -2,7 +2,7 @@
 
 use std::{mem::offset_of, net::SocketAddr, sync::atomic::Ordering, time::Instant};
 
-use lb_common::{Addr, Backend, Load, NextHop, Service};
+use lb_common::{Addr, Backend, Load, NextHop, Service, SourceRange};
 
 use super::{LiveBackend, Reconciler, WantedBackend, add};
 use crate::datapath::{DatapathError, live::LiveService};
@@ -48,7 +48,7 @@ impl Reconciler {
             ..Backend::default()
         };
         self.tables.backends.set(index as usize, backend);
-        Ok(LiveBackend { index, flags: 0, next_hop: None, sources: (0, 0) })
+        Ok(LiveBackend { index, flags: 0, next_hop: None, sources: SourceRange::default() })
     }
 
     pub(super) fn put_flags(&mut self, service: &mut LiveService, wanted: &WantedBackend) {
@@ -86,16 +86,15 @@ impl Reconciler {
         if wanted.sources.is_empty() {
             return Ok(());
         }
-        let sources = self.live.sources.take(&self.tables, &wanted.sources).ok_or_else(|| {
+        let (first, count) = self.live.sources.take(&self.tables, &wanted.sources).ok_or_else(|| {
             DatapathError::Refused(
                 "no room for another source address: `flowgate detach` and start the agent again".to_owned(),
             )
         })?;
+        let sources = SourceRange { first, host_bits: wanted.source_host_bits, count };
         if backend.sources != sources {
-            let [count_low, count_high] = sources.1.to_ne_bytes();
-            let word = u32::from_ne_bytes([sources.0, 0, count_low, count_high]);
-            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, source_first));
-            place.store(word, Ordering::Release);
+            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, sources));
+            place.store(sources.pack(), Ordering::Release);
             backend.sources = sources;
         }
         Ok(())
