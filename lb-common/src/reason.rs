@@ -72,8 +72,10 @@ macro_rules! reasons {
 reasons! {
     /// From a client, sent to a backend.
     Forwarded = Forward "forwarded",
-    /// From a backend, sent to the client (full-nat).
+    /// From a backend, sent to the client (full-nat, nat).
     Replied = Forward "replied",
+    /// An ICMP error about a packet that went through here, sent to whoever that packet was from.
+    IcmpError = Forward "icmp_error",
 
     /// Neither IPv4 nor IPv6: ARP and the like.
     NotIp = Pass "not_ip",
@@ -83,7 +85,7 @@ reasons! {
     Malformed = Pass "malformed",
     /// A fragment: its ports are in another packet.
     Fragment = Pass "fragment",
-    /// Neither TCP nor UDP: ICMP, an IPv6 extension header and the like.
+    /// Neither TCP nor UDP: ICMP that is not about a flow of ours, an IPv6 extension header and the like.
     NotTransport = Pass "not_transport",
     /// No service has this address, port and protocol, and no flow of ours is answered by it.
     NotService = Pass "not_service",
@@ -102,7 +104,7 @@ reasons! {
     /// A ping to a service's address, answered (`answer_ping`).
     PingAnswered = Answer "ping_answered",
 
-    /// The same from a backend; or from a client that is not answered: ICMP errors are used up for the moment, the packet
+    /// The same from a backend, or of an ICMP error; or from a client that is not answered: ICMP errors are used up for the moment, the packet
     /// has IP options, or its sender is no single host.
     TtlExpired = Drop "ttl_expired",
     /// Too large for the way to its backend, and not answered, as above.

@@ -39,6 +39,6 @@ pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
 #[inline(always)]
 fn answers(packet: &Packet, way: &mut Way) -> bool {
     let has_translated = globals::has_mode(Mode::FullNat) || globals::shares_servers();
-    has_translated && nat::answers(packet, way).is_some()
+    has_translated && nat::answers::<false>(packet, way).is_some()
         || globals::has_mode(Mode::Nat) && servers::answers(packet, way).is_some()
 }

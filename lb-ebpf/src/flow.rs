@@ -151,10 +151,22 @@ extern "C" fn follow_client(arrival: *const Arrival) -> i32 {
     0
 }
 
-/// Of the flow of `service` that a packet answers, if it answers one: the backend, and where its client's packets come
-/// from.
+/// The flow of a client's packet, left as it is; none where it is over.
 #[inline(always)]
-pub fn answered(packet: &Packet, service: &ServiceRef) -> Option<(u16, u16)> {
+pub fn seen(arrival: &Arrival, service: &ServiceRef) -> Option<Begun> {
+    let found = find_flow(arrival.hash);
+    if found < 0 {
+        return None;
+    }
+    let flow = FlowSlot::at(found as u32)?.read();
+    let is_live = !flow.life().expired_for(arrival.now, service.timeouts());
+    is_live.then(|| Begun::new(flow.backend(), 0, 0))
+}
+
+/// Of the flow of `service` that a packet answers, if it answers one: the backend, and where its client's packets come
+/// from. Where it `peeks`, the flow is left as it is.
+#[inline(always)]
+pub fn answered(packet: &Packet, service: &ServiceRef, peeks: bool) -> Option<(u16, u16)> {
     let (client, client_port) = (words_of(&packet.destination.addr), packet.destination.port);
     let slot = slot_of(&FlowKey { client, client_port, service: service.index })?;
     let found = slot.read();
@@ -176,7 +188,7 @@ pub fn answered(packet: &Packet, service: &ServiceRef) -> Option<(u16, u16)> {
     explain::backend(backend.index);
     let protocol = packet.destination.protocol;
     let used = found.life().answered(protocol, packet.tcp_flags, now, service.classes());
-    if used != found.life() && !globals::explains() {
+    if used != found.life() && !peeks && !globals::explains() {
         // SAFETY: a word of a bucket.
         unsafe { atomic::write(slot.word(), used.put(found.0)) };
     }

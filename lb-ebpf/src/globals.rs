@@ -76,6 +76,12 @@ pub fn has_mode(mode: Mode) -> bool {
     Features(FEATURES.load()).has(Features::mode(mode))
 }
 
+/// Whether the configuration has services.
+#[inline(always)]
+pub fn has_services() -> bool {
+    FEATURES.load() != Features::NONE.0
+}
+
 /// Whether the configuration has services whose packets are encapsulated.
 #[inline(always)]
 pub fn has_tunnels() -> bool {

@@ -24,6 +24,7 @@ mod flow;
 mod forward;
 mod globals;
 mod headers;
+mod icmp;
 mod loads;
 mod nat;
 mod packet;
@@ -68,7 +69,7 @@ fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reaso
     let mut arrival = Arrival::UNKNOWN;
     let mut way = Way::UNKNOWN;
     if let Err(reason) = parse::packet(frame, &mut arrival.packet) {
-        return ping::answer(ctx, reason);
+        return ping::answer(ctx, reason).or_else(|reason| icmp::relay(ctx, &mut arrival, reason));
     }
     let admitted = match admit::admit(&arrival.packet, &mut way) {
         Err(Reason::TimeExceeded) => return refuse::expired(ctx, &arrival),

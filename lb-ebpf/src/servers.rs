@@ -21,7 +21,12 @@ static SERVERS: HashMap<ServiceKey, Server, 1> = HashMap::new();
 /// Whether a server's packet answers a flow; where it goes, if it does.
 #[inline(always)]
 pub fn answers(packet: &Packet, way: &mut Way) -> Option<()> {
-    let found = answered_flow(packet);
+    answers_flow(answered_flow(packet, USES), packet, way)
+}
+
+/// Where the packet goes that answers the flow that [`answered_flow`] has found.
+#[inline(always)]
+pub fn answers_flow(found: i64, packet: &Packet, way: &mut Way) -> Option<()> {
     if found < 0 {
         return None;
     }
@@ -34,10 +39,10 @@ pub fn answers(packet: &Packet, way: &mut Way) -> Option<()> {
 }
 
 /// The flow that a packet answers: its backend, from bit 16 on where its client is, and from bit 32 on its service;
-/// negative where there is none. A function of its own for the verifier, see [`crate::arrival`].
+/// [`NOT_ANSWERED`] where there is none. With [`PEEKS`] it is left as it is. A function of its own for the verifier, see [`crate::arrival`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn answered_flow(packet: *const Packet) -> i64 {
+pub extern "C" fn answered_flow(packet: *const Packet, peeks: u32) -> i64 {
     // SAFETY: a `Packet` on the caller's stack, or null, which the verifier supposes.
     let Some(packet) = (unsafe { packet.as_ref() }) else { return NOT_ANSWERED };
     let key = ServiceKey::new(packet.source, packet.source_port, packet.destination.protocol);
@@ -49,7 +54,7 @@ extern "C" fn answered_flow(packet: *const Packet) -> i64 {
         if service == 0 {
             return NOT_ANSWERED;
         }
-        let found = answered_flow_of(packet, service);
+        let found = answered_flow_of(packet, service, peeks);
         if found >= 0 {
             return found | i64::from(service) << 32;
         }
@@ -57,15 +62,21 @@ extern "C" fn answered_flow(packet: *const Packet) -> i64 {
     NOT_ANSWERED
 }
 
-const NOT_ANSWERED: i64 = -1;
+/// What [`answered_flow`] returns of a packet that answers none.
+pub const NOT_ANSWERED: i64 = -1;
+
+/// The packet goes on with the flow that it answers.
+const USES: u32 = 0;
+/// The flow is asked about and left as it is.
+pub const PEEKS: u32 = 1;
 
 /// The same of one service; a function of its own for the verifier as well.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn answered_flow_of(packet: *const Packet, service: u16) -> i64 {
+extern "C" fn answered_flow_of(packet: *const Packet, service: u16, peeks: u32) -> i64 {
     // SAFETY: as above.
-    let found =
-        unsafe { packet.as_ref() }.and_then(|packet| flow::answered(packet, &ServiceRef::at(service)?));
+    let found = unsafe { packet.as_ref() }
+        .and_then(|packet| flow::answered(packet, &ServiceRef::at(service)?, peeks == PEEKS));
     match found {
         Some((backend, client_hop)) => i64::from(backend) | i64::from(client_hop) << 16,
         None => NOT_ANSWERED,

@@ -7,7 +7,7 @@
 //! | [`ways`] | a service for every mode and IP version |
 //! | [`servers`] | the backends' servers: HTTP, TCP echo, UDP echo |
 //! | [`load`], [`long_lived`], [`http`] | clients that record what became of each request |
-//! | [`agent`] | Flowgate's agent and command line in a namespace |
+//! | [`agent`], [`decapsulator`] | Flowgate's agent and command line in a namespace; `flowgate decap` |
 //! | [`dataplane`] | the real data plane, asked packet by packet, with a ledger of its counters |
 //! | [`packets`], [`tunnel`], [`checksums`], [`wire`] | frames made and taken apart by hand, sent and captured |
 //! | [`cpu`] | threads on a CPU of their own |
@@ -46,6 +46,7 @@ pub mod cleanup;
 pub mod config;
 pub mod cpu;
 pub mod dataplane;
+pub mod decapsulator;
 pub mod http;
 pub mod link;
 pub mod load;

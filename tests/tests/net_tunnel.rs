@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::{
     agent::{Agent, Setup, binary},
     config::{NO_HEALTH, service},
+    decapsulator,
     load::{Load, Plan},
     process::Process,
     servers::Server,
@@ -71,17 +72,9 @@ fn sections(net: &Topology, ways: &[Way], protocol: &str) -> String {
 /// A decapsulator on every backend, the first half for ipip, the second for gue.
 fn decapsulate(net: &Topology) -> Result<Vec<Process>> {
     let half = net.backends.len() / 2;
-    let [v4, v6] = net.balancer_inside.both().map(|address| address.to_string());
-    let run = |(n, host): (usize, &Host)| -> Result<Process> {
-        let mode = if n < half { "ipip" } else { "gue" };
-        let mut command = host.netns.command(binary()?);
-        command.args(["decap", "--interface", "eth0", "--mode", mode, "--from", &v4, "--from", &v6]);
-        command.args(["--output", "json"]);
-        let process = Process::spawn(command, "flowgate decap")?;
-        wait_until("the decapsulator is attached", Duration::from_secs(10), || {
-            process.log().contains("decapsulating")
-        })?;
-        Ok(process)
+    let from = net.balancer_inside.both();
+    let run = |(n, host): (usize, &Host)| {
+        decapsulator::start_for(&host.netns, if n < half { "ipip" } else { "gue" }, from)
     };
     net.backends.iter().enumerate().map(run).collect()
 }
@@ -236,14 +229,8 @@ fn counted(agent: &Agent, reason: &str) -> Result<u64> {
 fn ipip_from_a_network_of_its_own() -> Result<()> {
     let net = Topology::one_arm(BACKENDS)?;
     let _servers = serve_http(&net, 80..84)?;
-    let host = &net.backends[0];
-    let mut command = host.netns.command(binary()?);
-    command.args(["decap", "--interface", "eth0", "--mode", "ipip"]);
-    command.args(["--from", "198.18.0.0/16", "--from", "fd00:99::/64", "--output", "json"]);
-    let decapsulator = Process::spawn(command, "flowgate decap")?;
-    wait_until("the decapsulator is attached", Duration::from_secs(10), || {
-        decapsulator.log().contains("decapsulating")
-    })?;
+    let networks = ["198.18.0.0/16", "fd00:99::/64"];
+    let decapsulator = decapsulator::start(&net.backends[0].netns, "ipip", &networks)?;
     let ways: Vec<_> = ways(&net, 80).into_iter().filter(|way| way.mode == "ipip").collect();
     let text: String = ways
         .iter()
@@ -289,13 +276,7 @@ fn decap_says_what_is_wrong() -> Result<()> {
     }
     let (status, text) = decap(&["--interface", "eth9", "--mode", "gue", "--from", "10.10.0.2"])?;
     ensure!(status == 1 && text.contains("there is no interface eth9"), "{status}: {text}");
-    let _first = {
-        let mut command = host.netns.command(binary()?);
-        command.args(["decap", "--interface", "eth0", "--mode", "gue", "--from", "10.10.0.2"]);
-        let process = Process::spawn(command, "flowgate decap")?;
-        wait_until("it is attached", Duration::from_secs(10), || process.log().contains("decapsulating"))?;
-        process
-    };
+    let _first = decapsulator::start(&host.netns, "gue", &["10.10.0.2"])?;
     let (status, text) = decap(&["--interface", "eth0", "--mode", "gue", "--from", "10.10.0.2"])?;
     ensure!(status == 1 && text.contains("has another XDP program"), "{status}: {text}");
     Ok(())

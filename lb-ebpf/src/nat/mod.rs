@@ -11,7 +11,7 @@ mod request;
 
 pub use begin::{begin, forget, is_taken};
 pub use reply::answers;
-pub use request::known;
+pub use request::{known, seen};
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{

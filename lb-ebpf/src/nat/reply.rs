@@ -17,9 +17,9 @@ use crate::{
     steer::{Way, words_of},
 };
 
-/// Whether a packet answers a translated flow; where it goes, if it does.
+/// Whether a packet answers a translated flow; where it goes, if it does. `PEEKS`: the flow is left as it is.
 #[inline(always)]
-pub fn answers(packet: &Packet, way: &mut Way) -> Option<()> {
+pub fn answers<const PEEKS: bool>(packet: &Packet, way: &mut Way) -> Option<()> {
     let (first, count) = globals::nat_ports();
     let port = u16::from_be_bytes(packet.destination.port);
     if port.wrapping_sub(first) >= count {
@@ -64,7 +64,7 @@ pub fn answers(packet: &Packet, way: &mut Way) -> Option<()> {
     explain::translation(port, word.source());
     let course = Course { classes: service.classes(), on_fin: ON_FIN };
     let used = life.after(packet.destination.protocol, packet.tcp_flags, now, course);
-    if used != life && !globals::explains() {
+    if used != life && !PEEKS && !globals::explains() {
         refresh_by_reply(index, used.put(0));
     }
     way.answers(&service, client, peer.client_port());

@@ -21,24 +21,38 @@ use crate::{
 /// The flow that a client's packet goes on with; where it is over, `arrival.slot` is its place.
 #[inline(always)]
 pub fn known(arrival: &mut Arrival, service: &ServiceRef) -> Result<Option<Begun>, Reason> {
-    let key = key_of(arrival.hash);
-    let (first_index, second_index) = buckets_of(key, globals::nat_mask());
-    // Both buckets are asked for before either is looked at, so that their misses overlap.
-    let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
-    let second = NAT_FLOWS.get_ptr_mut(second_index).ok_or(Reason::BadState)?;
-
-    let known = match (find(first, key), find(second, key)) {
-        (Some(slot), _) => Some(ForwardSlot::new(first, first_index, slot)),
-        (None, Some(slot)) => Some(ForwardSlot::new(second, second_index, slot)),
-        (None, None) => None,
-    };
-    if let Some(slot) = known {
+    if let Some(slot) = slot_of(arrival.hash)? {
         if let Some(forward) = go_on(slot, arrival, service)? {
             return Ok(Some(forward));
         }
         arrival.slot = slot.number;
     }
     Ok(None)
+}
+
+/// The flow of a client's packet, left as it is; none where it is over.
+#[inline(always)]
+pub fn seen(arrival: &Arrival, service: &ServiceRef) -> Option<Begun> {
+    let slot = slot_of(arrival.hash).ok()??;
+    // SAFETY: a word of a bucket.
+    let value = NatValue(unsafe { atomic::read(slot.value()) });
+    let is_live = !value.life().expired_for(arrival.now, service.timeouts());
+    is_live.then(|| Begun::new(value.backend(), value.port(), value.source()))
+}
+
+/// The slot that holds the flow of this hash.
+#[inline(always)]
+fn slot_of(hash: u64) -> Result<Option<ForwardSlot>, Reason> {
+    let key = key_of(hash);
+    let (first_index, second_index) = buckets_of(key, globals::nat_mask());
+    // Both buckets are asked for before either is looked at, so that their misses overlap.
+    let first = NAT_FLOWS.get_ptr_mut(first_index).ok_or(Reason::BadState)?;
+    let second = NAT_FLOWS.get_ptr_mut(second_index).ok_or(Reason::BadState)?;
+    Ok(match (find(first, key), find(second, key)) {
+        (Some(slot), _) => Some(ForwardSlot::new(first, first_index, slot)),
+        (None, Some(slot)) => Some(ForwardSlot::new(second, second_index, slot)),
+        (None, None) => None,
+    })
 }
 
 /// The slot of `bucket` that holds `key`.

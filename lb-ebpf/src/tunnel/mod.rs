@@ -39,6 +39,15 @@ impl Fault {
         Self::of(Reason::PacketTooBig) | (bytes as i32) << 16
     }
 
+    /// Why, where nobody is told.
+    #[inline(always)]
+    pub fn reason(self) -> Reason {
+        match Reason::from_index((self.0 as u32 & 0xffff).wrapping_sub(1)) {
+            Reason::PacketTooBig => Reason::ExceedsMtu,
+            reason => reason,
+        }
+    }
+
     /// What becomes of the packet.
     #[inline(always)]
     pub fn answer(self, ctx: &XdpContext, arrival: &Arrival) -> Result<(Reason, u32), Reason> {
@@ -52,8 +61,19 @@ impl Fault {
 /// Puts the outer header in front of a packet. Where that cannot be done, the packet is as it came.
 #[inline(always)]
 pub fn encapsulate(ctx: &XdpContext, arrival: &Arrival, way: &Way) -> Result<(), Fault> {
-    let [high, low] = way.next_hop;
-    match write_outer(ctx.ctx, arrival, u32::from(way.backend), high, low) {
+    encapsulate_for(ctx, arrival, way.backend, way.next_hop)
+}
+
+/// The same for a backend, by its next hop.
+#[inline(always)]
+pub fn encapsulate_for(
+    ctx: &XdpContext,
+    arrival: &Arrival,
+    backend: u16,
+    next_hop: [u64; 2],
+) -> Result<(), Fault> {
+    let [high, low] = next_hop;
+    match write_outer(ctx.ctx, arrival, u32::from(backend), high, low) {
         Fault::NONE => Ok(()),
         fault => Err(Fault(fault)),
     }

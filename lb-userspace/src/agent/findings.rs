@@ -250,6 +250,7 @@ fn drop_hint(reason: Reason) -> &'static str {
         Reason::BadState => "a fault of Flowgate: please report it with `flowgate stats --output json`",
         Reason::Forwarded
         | Reason::Replied
+        | Reason::IcmpError
         | Reason::BackendReset
         | Reason::RejectedNoBackend
         | Reason::RejectedFull

@@ -1,0 +1,167 @@
+//! Whose the packet is that an ICMP error is about, and where the error goes.
+
+use lb_common::{Addr, Mode, Scheduler, abi::CLIENT_ITSELF};
+
+use crate::{
+    arrival::{Arrival, Begun},
+    backend::{self, BackendRef},
+    flow,
+    forward::bytes_of,
+    globals, nat,
+    packet::Packet,
+    servers,
+    service::{self, ServiceRef},
+    steer::Way,
+};
+
+/// Where an error goes, in one word: the backend's index (16 bits), the hop's (32), and how the error is written.
+///
+/// [`Arrival::packet`] is then the quoted packet, the other way round, as the one who sent it knows it.
+#[derive(Clone, Copy)]
+pub struct Found(u64);
+
+impl Found {
+    const NONE: i64 = -1;
+    const ANSWER: u64 = 1 << 48;
+    const TRANSLATED: u64 = 1 << 49;
+    const TUNNEL: u64 = 1 << 50;
+
+    /// As the functions here return it.
+    #[inline(always)]
+    pub fn of(word: i64) -> Option<Self> {
+        if word < 0 { None } else { Some(Self(word as u64)) }
+    }
+
+    /// Whether it goes to a client.
+    #[inline(always)]
+    pub fn is_answer(self) -> bool {
+        self.0 & Self::ANSWER != 0
+    }
+
+    /// Whether addresses and ports change.
+    #[inline(always)]
+    pub fn is_translated(self) -> bool {
+        self.0 & Self::TRANSLATED != 0
+    }
+
+    /// Whether it is encapsulated.
+    #[inline(always)]
+    pub fn is_tunnel(self) -> bool {
+        self.0 & Self::TUNNEL != 0
+    }
+
+    /// Index of the backend.
+    #[inline(always)]
+    pub fn backend(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Index of the next hop, or of the client's.
+    #[inline(always)]
+    pub fn hop(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+}
+
+/// How [`find_request`] is to know the flow's backend.
+pub const AS_REMEMBERED: u32 = 0;
+/// See [`AS_REMEMBERED`]: it was chosen since.
+pub const AS_CHOSEN: u32 = 1;
+
+/// What [`find_request`] returns of a flow that is not remembered, and whose backend is to be chosen. One that is only
+/// steered may be another balancer's, too: whoever has the same ring knows where it goes.
+pub const CHOOSE: i64 = -2;
+
+/// A [`Found`] for an error about what a service has sent to a client: it goes to the backend.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_request(arrival: *mut Arrival, how: u32) -> i64 {
+    // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
+    let found = unsafe { arrival.as_mut() }.and_then(|arrival| request(arrival, how));
+    found.unwrap_or(Found::NONE)
+}
+
+#[inline(always)]
+fn request(arrival: &mut Arrival, how: u32) -> Option<i64> {
+    let service = service::lookup(&arrival.packet.destination)?;
+    arrival.complete(&service);
+    let flow = if how == AS_CHOSEN {
+        Some(Begun::new(arrival.chosen().ok()?.index, 0, 0))
+    } else {
+        remembered(arrival, &service)
+    };
+    let Some(flow) = flow else {
+        let is_hashed = service.scheduler() <= Scheduler::SourceHash as u8;
+        return if is_hashed && !is_full_nat(&service) { Some(CHOOSE) } else { None };
+    };
+    let backend = BackendRef::at(flow.backend()).filter(|backend| backend.service() == service.index)?;
+    let place = u64::from(backend.index) | u64::from(backend.next_hop()) << 16;
+    let packet = &mut arrival.packet;
+    if flow.port() != 0 {
+        let is_clients = globals::shares_servers() && flow.source() == CLIENT_ITSELF;
+        if !is_clients {
+            packet.source = *backend::source(flow.source())?;
+        }
+        packet.source_port = flow.port().to_be_bytes();
+    } else if service.is_tunnel() {
+        return Some((place | Found::TUNNEL) as i64);
+    } else if !(globals::has_mode(Mode::Nat) && service.mode() == Mode::Nat as u8) {
+        return Some(place as i64);
+    }
+    packet.destination.addr = *backend.addr();
+    packet.destination.port = backend.port();
+    Some((place | Found::TRANSLATED) as i64)
+}
+
+#[inline(always)]
+fn is_full_nat(service: &ServiceRef) -> bool {
+    globals::has_mode(Mode::FullNat) && service.mode() == Mode::FullNat as u8
+}
+
+/// The flow as it is remembered.
+#[inline(always)]
+fn remembered(arrival: &Arrival, service: &ServiceRef) -> Option<Begun> {
+    if is_full_nat(service) || service.shares_servers() {
+        let known = nat::seen(arrival, service);
+        if known.is_some() || is_full_nat(service) {
+            return known;
+        }
+    }
+    flow::seen(arrival, service)
+}
+
+/// A [`Found`] for an error about what was sent to a backend of a translated flow: it goes to the client.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_translated(arrival: *mut Arrival) -> i64 {
+    // SAFETY: as above.
+    let Some(arrival) = (unsafe { arrival.as_mut() }) else { return Found::NONE };
+    let mut way = Way::UNKNOWN;
+    match nat::answers::<true>(&arrival.packet, &mut way) {
+        Some(()) => to_client(&mut arrival.packet, &way),
+        None => Found::NONE,
+    }
+}
+
+/// The same for the `flow` of mode `nat` that [`servers::answered_flow`] has found.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_steered(arrival: *mut Arrival, flow: i64) -> i64 {
+    // SAFETY: as above.
+    let Some(arrival) = (unsafe { arrival.as_mut() }) else { return Found::NONE };
+    let mut way = Way::UNKNOWN;
+    match servers::answers_flow(flow, &arrival.packet, &mut way) {
+        Some(()) => to_client(&mut arrival.packet, &way),
+        None => Found::NONE,
+    }
+}
+
+#[inline(always)]
+fn to_client(packet: &mut Packet, way: &Way) -> i64 {
+    packet.source = Addr(bytes_of(way.source));
+    packet.source_port = way.source_port;
+    packet.destination.addr = Addr(bytes_of(way.destination));
+    packet.destination.port = way.destination_port;
+    let place = u64::from(way.backend) | u64::from(way.client_hop) << 16;
+    (place | Found::ANSWER | Found::TRANSLATED) as i64
+}
