@@ -2,7 +2,7 @@
 
 /// The version of every layout in this crate. Pins live in a directory named after it, so that an agent never
 /// opens maps of another layout.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Interfaces that one data plane serves. An interface's *slot* is its index in [`maps::INTERFACES`].
 pub const MAX_INTERFACES: u32 = 64;

@@ -1,5 +1,7 @@
 //! The decapsulator: what it is set up with, and what it counts.
 
+use crate::Addr;
+
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident $label:literal,)+) => {
         /// What became of a frame at the decapsulator: the index of its counter.
@@ -50,9 +52,20 @@ pub const DECAP_IPIP: u8 = 1;
 /// See [`DECAP_IPIP`].
 pub const DECAP_GUE: u8 = 2;
 
+/// Bits in front of an address in [`maps::DECAP_SOURCES`]: its IP version, so that no network is of both.
+pub const DECAP_VERSION_BITS: u32 = 32;
+
+/// How an outer source address is looked up. IPv4 addresses in IPv6 form are none to tunnels over IPv6.
+#[inline(always)]
+#[must_use]
+pub const fn source_key(addr: &Addr, is_v4: bool) -> [u8; 20] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr.0;
+    [if is_v4 { 4 } else { 6 }, 0, 0, 0, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 /// The names of the maps.
 pub mod maps {
-    /// LPM trie: networks that packets are taken from, as 16 bytes of [`crate::Addr`], to nothing of interest.
+    /// LPM trie: networks that packets are taken from, as [`super::source_key`] has addresses, to nothing of interest.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
     /// Per-CPU array of `u64`, by [`super::DecapOutcome`].
     pub const DECAP_COUNTERS: &str = "DECAP_COUNTERS";

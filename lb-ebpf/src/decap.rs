@@ -12,7 +12,7 @@ use aya_ebpf::{
 use lb_common::{
     Addr,
     checksum::Delta,
-    decap::{DECAP_GUE, DECAP_OUTCOMES, DECAP_SOURCES_MAX, DecapOutcome},
+    decap::{DECAP_GUE, DECAP_OUTCOMES, DECAP_SOURCES_MAX, DECAP_VERSION_BITS, DecapOutcome, source_key},
     service::PROTOCOL_UDP,
     tunnel::{PROTOCOL_IPIP, PROTOCOL_IPV6, decapsulated_traffic_class},
 };
@@ -27,7 +27,7 @@ use crate::{
 };
 
 #[btf_map]
-static DECAP_SOURCES: LpmTrie<[u8; 16], u32, { DECAP_SOURCES_MAX as usize }> = LpmTrie::new();
+static DECAP_SOURCES: LpmTrie<[u8; 20], u32, { DECAP_SOURCES_MAX as usize }> = LpmTrie::new();
 #[btf_map]
 static DECAP_COUNTERS: PerCpuArray<u64, { DECAP_OUTCOMES as usize }> = PerCpuArray::new();
 
@@ -97,7 +97,7 @@ fn v4(frame: &Frame) -> Result<Outer, DecapOutcome> {
     let bytes = usize::from(u16::from_be_bytes(header.tot_len));
     let outer = Outer { traffic_class: header.tos, version, bytes: bytes.saturating_sub(IPV4_BYTES) };
     let source = Addr::from_v4(header.src_addr);
-    from_udp(frame, NETWORK_OFFSET + IPV4_BYTES, outer, &source)
+    from_udp(frame, NETWORK_OFFSET + IPV4_BYTES, outer, source_key(&source, true))
 }
 
 #[inline(always)]
@@ -112,7 +112,7 @@ fn v6(frame: &Frame) -> Result<Outer, DecapOutcome> {
         bytes: usize::from(u16::from_be_bytes(header.payload_len)),
     };
     let source = Addr(header.src_addr);
-    from_udp(frame, NETWORK_OFFSET + IPV6_BYTES, outer, &source)
+    from_udp(frame, NETWORK_OFFSET + IPV6_BYTES, outer, source_key(&source, false))
 }
 
 /// Whether what follows the outer IP header may be the tunnel's.
@@ -136,7 +136,7 @@ fn version_of(protocol: u8) -> u8 {
 
 /// Looks at the UDP header, where there is one, and at the sender.
 #[inline(always)]
-fn from_udp(frame: &Frame, offset: usize, outer: Outer, source: &Addr) -> Result<Outer, DecapOutcome> {
+fn from_udp(frame: &Frame, offset: usize, outer: Outer, source: [u8; 20]) -> Result<Outer, DecapOutcome> {
     let mut outer = outer;
     if DECAP_MODE.load() == DECAP_GUE {
         let header = frame.header::<UdpHdr>(offset).map_err(|_| DecapOutcome::NotTunnel)?;
@@ -147,7 +147,7 @@ fn from_udp(frame: &Frame, offset: usize, outer: Outer, source: &Addr) -> Result
         // A datagram that claims more than its packet holds nothing.
         outer.bytes = if bytes <= outer.bytes { bytes.saturating_sub(UDP_BYTES) } else { 0 };
     }
-    let key = Key::new(128, source.0);
+    let key = Key::new(DECAP_VERSION_BITS + 128, source);
     if DECAP_SOURCES.get(&key).is_none() {
         return Err(DecapOutcome::SourceNotAllowed);
     }

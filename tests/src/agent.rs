@@ -244,6 +244,17 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("flowgate {}: {text}", args.join(" ")))
     }
 
+    /// Packets so far, of all interfaces, by a reason.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn packets(&self, reason: &str) -> Result<u64> {
+        let stats = self.cli_json(&["stats", "--all"])?;
+        let rows = stats["reasons"].as_array().context("reasons")?;
+        let of_reason = rows.iter().filter(|row| row["reason"] == reason);
+        Ok(of_reason.filter_map(|row| row["packets"].as_u64()).sum())
+    }
+
     /// One row of `backend list`, for `address` written as `10.10.0.11:8080` or `[2001:db8::11]:8080`.
     ///
     /// # Errors

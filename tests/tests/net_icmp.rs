@@ -17,14 +17,6 @@ use harness::{
 
 const UP_WITHIN: Duration = Duration::from_secs(15);
 
-/// Packets by a reason.
-fn counted(agent: &Agent, reason: &str) -> Result<u64> {
-    let stats = agent.cli_json(&["stats", "--all"])?;
-    let rows = stats["reasons"].as_array().context("reasons")?;
-    let counted = rows.iter().filter(|row| row["reason"] == reason);
-    Ok(counted.filter_map(|row| row["packets"].as_u64()).sum())
-}
-
 /// Behind the clients' router segments must be smaller than client and server agree on. The router tells the service so;
 /// that reaches the server, which sends smaller ones: 50 MB arrive.
 #[test]
@@ -65,14 +57,14 @@ fn large_downloads_find_out_what_fits() -> Result<()> {
                 shell::run(host.netns.command("ip").args([version, "route", "flush", "cache"]))?;
             }
         }
-        let before = counted(&agent, "icmp_error")?;
+        let before = agent.packets("icmp_error")?;
         let url = format!("http://{target}/bytes/52428800");
         let mut curl = net.client.netns.command("curl");
         curl.args(["--silent", "--show-error", "--globoff", "--max-time", "60", "--output", "/dev/null"]);
         curl.args(["--write-out", "%{size_download}", &url]);
         let got = shell::run(&mut curl).with_context(|| format!("{name}\n{}", agent.log()))?;
         ensure!(got == "52428800", "{name}: {got} bytes");
-        ensure!(counted(&agent, "icmp_error")? > before, "{name}: no server was told");
+        ensure!(agent.packets("icmp_error")? > before, "{name}: no server was told");
     }
     Ok(())
 }
@@ -97,7 +89,7 @@ fn a_client_is_told_that_nobody_listens() -> Result<()> {
         let error = net.client.netns.run_in(|| ask(*target))?;
         ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{name}: {error}\n{}", agent.log());
     }
-    ensure!(counted(&agent, "icmp_error")? >= 4, "somebody else has told");
+    ensure!(agent.packets("icmp_error")? >= 4, "somebody else has told");
     Ok(())
 }
 

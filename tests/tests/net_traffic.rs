@@ -268,22 +268,14 @@ fn pings_are_answered() -> Result<()> {
         agent.cli_ok(&add)?;
         for (set, answered) in [("--answer-ping", 3), ("--answer-ping=false", 0)] {
             agent.cli_ok(&["service", "set", &way.name, set])?;
-            let before = counted(&agent, "ping_answered")?;
+            let before = agent.packets("ping_answered")?;
             let pings = ["-c", "3", "-i", "0.01", "-s", "1400", "-W", "2", &address];
             shell::run(net.client.netns.command("ping").args(pings)).with_context(|| way.name.clone())?;
-            ensure!(counted(&agent, "ping_answered")? - before == answered, "{}, {set}", way.name);
+            ensure!(agent.packets("ping_answered")? - before == answered, "{}, {set}", way.name);
         }
         agent.cli_ok(&["service", "remove", &way.name])?;
     }
     Ok(())
-}
-
-/// Packets by a reason.
-fn counted(agent: &Agent, reason: &str) -> Result<u64> {
-    let stats = agent.cli_json(&["stats", "--all"])?;
-    let rows = stats["reasons"].as_array().context("reasons")?;
-    let counted = rows.iter().filter(|row| row["reason"] == reason);
-    Ok(counted.filter_map(|row| row["packets"].as_u64()).sum())
 }
 
 /// A hop of its own, as routers are: what may live no longer is answered, which is what `traceroute` goes by.
@@ -298,10 +290,10 @@ fn a_client_whose_packet_ends_at_the_balancer_is_told() -> Result<()> {
         .collect();
     let agent = start(&net, &["eth0"], &services)?;
     for way in &ways {
-        let before = counted(&agent, "time_exceeded")?;
+        let before = agent.packets("time_exceeded")?;
         let error = net.client.netns.run_in(|| send_with_one_hop(way.target))?;
         ensure!(error.raw_os_error() == Some(libc::EHOSTUNREACH), "{}: {error}", way.name);
-        ensure!(counted(&agent, "time_exceeded")? == before + 1, "{}: somebody else has told", way.name);
+        ensure!(agent.packets("time_exceeded")? == before + 1, "{}: somebody else has told", way.name);
     }
     Ok(())
 }

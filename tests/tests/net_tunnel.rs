@@ -65,6 +65,15 @@ impl Way {
     }
 }
 
+impl Way {
+    /// The same with its first backend alone, for TCP.
+    fn section_of_one(&self, net: &Topology) -> String {
+        let section = self.section(net, "tcp");
+        let second = section.rfind("[[service.backend]]").expect("two backends");
+        section[..second].to_owned()
+    }
+}
+
 fn sections(net: &Topology, ways: &[Way], protocol: &str) -> String {
     ways.iter().map(|way| way.section(net, protocol)).collect()
 }
@@ -182,14 +191,7 @@ fn large_uploads_find_out_what_fits() -> Result<()> {
     let _decapsulators = decapsulate(&net)?;
     let ways = ways(&net, 5201);
     // iperf3's connections must all meet one server.
-    let text: String = ways
-        .iter()
-        .map(|way| {
-            let section = way.section(&net, "tcp");
-            let second = section.rfind("[[service.backend]]").expect("two backends");
-            section[..second].to_owned()
-        })
-        .collect();
+    let text: String = ways.iter().map(|way| way.section_of_one(&net)).collect();
     let mut servers = Vec::new();
     for host in [&net.backends[0], &net.backends[2]] {
         for port in 5201..5205 {
@@ -202,7 +204,7 @@ fn large_uploads_find_out_what_fits() -> Result<()> {
         for version in ["-4", "-6"] {
             shell::run(net.client.netns.command("ip").args([version, "route", "flush", "cache"]))?;
         }
-        let before = counted(&agent, "packet_too_big")?;
+        let before = agent.packets("packet_too_big")?;
         let (address, port) = (way.target.ip().to_string(), way.target.port().to_string());
         let mut command = net.client.netns.command("iperf3");
         command.args(["--client", &address, "--port", &port, "--bytes", "50M", "--json"]);
@@ -211,17 +213,9 @@ fn large_uploads_find_out_what_fits() -> Result<()> {
         let bytes = report["end"]["sum_received"]["bytes"].as_u64().unwrap_or(0);
         // The server counts until the client is done: what is on its way then is not among it.
         ensure!(bytes >= 40_000_000, "{}: {bytes} bytes arrived", way.name);
-        ensure!(counted(&agent, "packet_too_big")? > before, "{}: nobody was told", way.name);
+        ensure!(agent.packets("packet_too_big")? > before, "{}: nobody was told", way.name);
     }
     Ok(())
-}
-
-/// Packets by a reason.
-fn counted(agent: &Agent, reason: &str) -> Result<u64> {
-    let stats = agent.cli_json(&["stats", "--all"])?;
-    let rows = stats["reasons"].as_array().context("reasons")?;
-    let counted = rows.iter().filter(|row| row["reason"] == reason);
-    Ok(counted.filter_map(|row| row["packets"].as_u64()).sum())
 }
 
 /// Outer source addresses of a network that nobody has: backends take them where they are told to.
@@ -232,14 +226,7 @@ fn ipip_from_a_network_of_its_own() -> Result<()> {
     let networks = ["198.18.0.0/16", "fd00:99::/64"];
     let decapsulator = decapsulator::start(&net.backends[0].netns, "ipip", &networks)?;
     let ways: Vec<_> = ways(&net, 80).into_iter().filter(|way| way.mode == "ipip").collect();
-    let text: String = ways
-        .iter()
-        .map(|way| {
-            let section = way.section(&net, "tcp");
-            let second = section.rfind("[[service.backend]]").expect("two backends");
-            section[..second].to_owned()
-        })
-        .collect();
+    let text: String = ways.iter().map(|way| way.section_of_one(&net)).collect();
     let sources = "ipip_sources = [\"198.18.0.0/16\", \"fd00:99::/64\"]";
     let agent = start(&net, &["eth0"], sources, &text)?;
     for way in &ways {
@@ -269,7 +256,7 @@ fn decap_says_what_is_wrong() -> Result<()> {
         (&["--from", "10.10.0.2/24"], 2, "an address in a network: write 10.10.0.0/24 or 10.10.0.2"),
         (&["--from", "web"], 2, "not an address or a network"),
         (&["--from", "10.10.0.2", "--port", "6080"], 2, "--port is for --mode gue"),
-        (&["--from", "10.10.0.2", "--every", "0s"], 2, "zero: use 1s or more"),
+        (&["--from", "10.10.0.2", "--every", "0s"], 2, "out of range: use 1s to 24h"),
     ] {
         let (status, text) = decap(&[&ipip, more].concat())?;
         ensure!(status == code && text.contains(words), "{more:?}: {status}: {text}");

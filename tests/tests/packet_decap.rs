@@ -246,6 +246,28 @@ fn lengths_that_contradict_each_other_are_dropped() {
     }
 }
 
+/// All of one IP version is nothing of the other, and IPv4 addresses in IPv6 form are nobody's.
+#[test]
+fn a_network_is_of_one_ip_version() {
+    for (network, v6) in [("::/0", true), ("0.0.0.0/0", false)] {
+        let sources = vec![network.parse().expect("a network")];
+        let mut decapsulator =
+            Decapsulator::load(&DecapOptions { gue_port: None, sources }).expect("needs root");
+        for case in cases().filter(|case| !case.gue) {
+            let frame = case.around(&case.packet());
+            let expected =
+                if case.outer_v6 == v6 { DecapOutcome::Decapsulated } else { DecapOutcome::SourceNotAllowed };
+            assert_eq!(outcome(&mut decapsulator, &frame).2, expected, "{network}, {case:?}");
+        }
+    }
+    let mut decapsulator = decapsulator(false);
+    for case in cases().filter(|case| !case.gue && case.outer_v6) {
+        let tunnel = Tunnel { source: "::ffff:10.2.0.1".parse().expect("an address"), ..case.tunnel() };
+        let frame = tunnel.around(MACS, &case.packet().frame(), &[0xff; 128]);
+        passes(&mut decapsulator, &frame, DecapOutcome::SourceNotAllowed);
+    }
+}
+
 #[test]
 fn a_single_sender_is_a_network_too() {
     let sources = ["10.2.0.1/32", "2001:db8:2::1/128"].map(|text| text.parse().expect("a network")).to_vec();

@@ -194,7 +194,7 @@ fn errors_go_through_tunnels() {
 fn an_error_changes_no_flow() {
     every(&ALL, |plane, kind| {
         let (client, stranger) = (kind.client(1), kind.client(2));
-        let _ = plane.run(0, &kind.request(client).frame());
+        let sent = plane.run(0, &kind.request(client).frame()).frame;
         let life = || plane.explain(&kind.request(client).frame()).life;
         let (flows, before) = (plane.flows(), life());
         for target in [client, stranger] {
@@ -206,6 +206,18 @@ fn an_error_changes_no_flow() {
             let is_sent = target == client || !kind.is_full_nat();
             assert_eq!(fate.action, if is_sent { Action::Tx } else { Action::Pass }, "{kind}");
         }
+        assert_eq!((plane.flows(), life()), (flows.clone(), before), "{kind}");
+        if !kind.rewrites() {
+            return;
+        }
+        // From the backend's side: an answer would establish the connection.
+        let backend = kind.backend(11).address;
+        let source = Parsed::of(&sent).source();
+        let macs = (backend_mac(backend), BALANCER_MACS[0]);
+        let life = || plane.explain(&kind.answer(backend, source).frame()).life;
+        let before = life();
+        let frame = error(ERRORS[1], macs, router(kind), source.ip(), &sent, 60);
+        assert_eq!(plane.run(0, &frame).action, Action::Tx, "{kind}");
         assert_eq!((plane.flows(), life()), (flows, before), "{kind}");
     });
 }

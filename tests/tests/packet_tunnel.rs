@@ -328,3 +328,19 @@ fn answers_pass() {
         plane.case(format!("{way:?}")).send(&request.reversed().frame()).passes(Reason::NotService);
     }
 }
+
+/// What the old mode spoke from is not the new one's, also where that has nothing yet.
+#[test]
+fn a_mode_inherits_no_addresses() {
+    for (before, after) in [(Mode::Ipip, Mode::FullNat), (Mode::FullNat, Mode::Gue)] {
+        let kind = |mode| Kind { mode, v6: false, udp: false };
+        let mut backend = kind(Mode::Ipip).backend(11);
+        let mut plane = DataPlane::new();
+        plane.apply(&[kind(before).service(vec![backend.clone()])]);
+        let request = |n| kind(after).request(kind(after).client(n)).frame();
+        assert_eq!(plane.run(0, &request(1)).action, Action::Tx, "{before:?}");
+        backend.sources.clear();
+        plane.apply(&[kind(after).service(vec![backend])]);
+        plane.case(format!("{before:?} to {after:?}")).send(&request(2)).dropped(Reason::NoSourceAddress);
+    }
+}

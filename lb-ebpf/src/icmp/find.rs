@@ -94,7 +94,11 @@ fn request(arrival: &mut Arrival, how: u32) -> Option<i64> {
         let is_hashed = service.scheduler() <= Scheduler::SourceHash as u8;
         return if is_hashed && !is_full_nat(&service) { Some(CHOOSE) } else { None };
     };
-    let backend = BackendRef::at(flow.backend()).filter(|backend| backend.service() == service.index)?;
+    // Of a backend that is disabled, or whose connections are reset, nobody is told.
+    let backend = BackendRef::at(flow.backend())?;
+    if !matches!(backend.keeps_flow_of(&service, true), Ok(true)) {
+        return None;
+    }
     let place = u64::from(backend.index) | u64::from(backend.next_hop()) << 16;
     let packet = &mut arrival.packet;
     if flow.port() != 0 {
@@ -103,7 +107,7 @@ fn request(arrival: &mut Arrival, how: u32) -> Option<i64> {
             packet.source = *backend::source(flow.source())?;
         }
         packet.source_port = flow.port().to_be_bytes();
-    } else if service.is_tunnel() {
+    } else if globals::has_tunnels() && service.is_tunnel() {
         return Some((place | Found::TUNNEL) as i64);
     } else if !(globals::has_mode(Mode::Nat) && service.mode() == Mode::Nat as u8) {
         return Some(place as i64);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     arrival::Arrival,
-    forward,
+    forward, globals,
     headers::IcmpHdr,
     packet::{Frame, Packet, TcpHdr},
     parse::NETWORK_OFFSET,
@@ -27,10 +27,11 @@ use crate::{
 #[inline(always)]
 pub fn write(ctx: &XdpContext, arrival: &Arrival, found: Found, hop: [u64; 2]) -> Result<(), Reason> {
     // As for other packets; but an error is not answered by another (RFC 1122, 3.2.2).
-    if (found.is_tunnel() || found.is_translated()) && arrival.packet.hop_limit <= 1 {
+    let is_tunnel = globals::has_tunnels() && found.is_tunnel();
+    if (is_tunnel || found.is_translated()) && arrival.packet.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if found.is_tunnel() {
+    if is_tunnel {
         return tunnel::encapsulate_for(ctx, arrival, found.backend(), hop).map_err(|fault| fault.reason());
     }
     if found.is_translated() && translate_error(ctx.ctx, arrival) != WRITTEN {

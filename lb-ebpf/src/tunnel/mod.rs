@@ -20,6 +20,9 @@ use crate::{
     steer::{Way, words_of},
 };
 
+/// What every IPv6 way takes (RFC 8200, 5): a host passes over an answer that says less (RFC 8201, 4).
+const IPV6_LEAST_MTU: u16 = 1280;
+
 /// Why a packet is not sent through its tunnel: a reason, and in the upper half of [`Reason::PacketTooBig`] how many bytes
 /// fit. One word, as a function of its own returns it.
 #[derive(Clone, Copy)]
@@ -127,9 +130,14 @@ fn prepare(ctx: *mut xdp_md, arrival: &Arrival, backend: u16) -> Result<Outer, i
 #[inline(always)]
 fn finish(ctx: *mut xdp_md, arrival: &Arrival, outer: &Outer, next_hop: [u64; 2]) -> Result<(), i32> {
     let overhead = tunnel::overhead(outer.is_v4(), outer.has_udp());
-    let mtu = NextHop::mtu_of_words(next_hop);
-    if mtu != 0 && outer.inner.bytes + u32::from(overhead) > u32::from(mtu) {
-        return Err(Fault::too_big(mtu.saturating_sub(overhead)));
+    let mtu = match NextHop::mtu_of_words(next_hop) {
+        0 => u16::MAX,
+        mtu => mtu,
+    };
+    if outer.inner.bytes + u32::from(overhead) > u32::from(mtu) {
+        let fits = mtu.saturating_sub(overhead);
+        let fits = if outer.inner.is_v4 { fits } else { fits.max(IPV6_LEAST_MTU) };
+        return Err(Fault::too_big(fits));
     }
     // SAFETY: the program's own context; the frame is parsed again after it.
     if unsafe { bpf_xdp_adjust_head(ctx, -i32::from(overhead)) } != 0 {

@@ -195,7 +195,7 @@ impl Reconciler {
             self.remove_service(&key, now)?;
         }
         self.forget_servers(wanted)?;
-        self.note_sharers(wanted);
+        self.note_sharers(wanted)?;
         for service in wanted {
             self.put_service(service, now)?;
         }

@@ -12,7 +12,9 @@ use ipnet::IpNet;
 use lb_common::{
     Addr, Interface,
     abi::programs,
-    decap::{DECAP_GUE, DECAP_IPIP, DECAP_SOURCES_MAX, DecapOutcome, globals, maps},
+    decap::{
+        DECAP_GUE, DECAP_IPIP, DECAP_SOURCES_MAX, DECAP_VERSION_BITS, DecapOutcome, globals, maps, source_key,
+    },
 };
 
 use super::{
@@ -60,7 +62,7 @@ impl Decapsulator {
                     &error,
                 )
             })?;
-        let mut sources: LpmTrie<MapData, [u8; 16], u32> = typed(&mut instance, maps::DECAP_SOURCES)?;
+        let mut sources: LpmTrie<MapData, [u8; 20], u32> = typed(&mut instance, maps::DECAP_SOURCES)?;
         for network in &options.sources {
             sources
                 .insert(&key_of(network), 0, 0)
@@ -123,7 +125,9 @@ fn typed<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
 }
 
 /// A network among addresses of both versions.
-fn key_of(network: &IpNet) -> Key<[u8; 16]> {
-    let in_front = if network.addr().is_ipv4() { 96 } else { 0 };
-    Key::new(in_front + u32::from(network.prefix_len()), Addr::from(network.network()).0)
+fn key_of(network: &IpNet) -> Key<[u8; 20]> {
+    let is_v4 = network.addr().is_ipv4();
+    let in_front = DECAP_VERSION_BITS + if is_v4 { 96 } else { 0 };
+    let address = Addr::from(network.network());
+    Key::new(in_front + u32::from(network.prefix_len()), source_key(&address, is_v4))
 }

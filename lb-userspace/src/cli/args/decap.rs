@@ -22,6 +22,9 @@ that it takes what comes out:
 
 Packets of other tunnels, and from elsewhere than --from, are the kernel's.";
 
+const EVERY_MIN: Duration = Duration::from_secs(1);
+const EVERY_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// `flowgate decap`.
 #[derive(Debug, Args)]
 pub(crate) struct DecapArgs {
@@ -73,8 +76,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 fn every(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(every) if !every.is_zero() => Ok(every),
-        Ok(_) => Err("zero: use 1s or more".to_owned()),
+        Ok(every) if (EVERY_MIN..=EVERY_MAX).contains(&every) => Ok(every),
+        Ok(_) => Err("out of range: use 1s to 24h".to_owned()),
         Err(error) => Err(format!("{error}: write it with its unit, for example 10s")),
     }
 }

@@ -152,7 +152,12 @@ fn source_network(text: &str) -> Result<IpNet, String> {
     if network.prefix_len() < least {
         return Err(format!("is too large: use a prefix of {least} bits or more"));
     }
-    if network.addr().is_multicast() || network.addr().is_loopback() || network.addr().is_unspecified() {
+    let is_special = match network.addr() {
+        IpAddr::V4(v4) => v4.octets()[0] >= 240 || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    let address = network.addr();
+    if is_special || address.is_multicast() || address.is_loopback() || address.is_unspecified() {
         return Err("holds no addresses that hosts send from: give one of your own".to_owned());
     }
     Ok(network)
@@ -177,6 +182,9 @@ mod tests {
             ("10.0.0.0/7", "is too large: use a prefix of 8 bits or more"),
             ("fd00::/48", "is too large: use a prefix of 64 bits or more"),
             ("127.0.0.0/8", "holds no addresses that hosts send from"),
+            ("240.0.0.0/8", "holds no addresses that hosts send from"),
+            ("fe80::/64", "holds no addresses that hosts send from"),
+            ("::ffff:10.0.0.0/104", "holds no addresses that hosts send from"),
             ("ff02::/64", "holds no addresses that hosts send from"),
         ] {
             let error = source_network(text).expect_err(text);

@@ -2,9 +2,9 @@
 
 use std::{mem::offset_of, net::SocketAddr, sync::atomic::Ordering, time::Instant};
 
-use lb_common::{Addr, Backend, Load, NextHop, Service, SourceRange};
+use lb_common::{Addr, Backend, Features, Load, Mode, NextHop, Service, SourceRange};
 
-use super::{LiveBackend, Reconciler, WantedBackend, add};
+use super::{LiveBackend, Reconciler, WantedBackend, WantedService, add};
 use crate::datapath::{DatapathError, live::LiveService};
 
 impl Reconciler {
@@ -76,12 +76,43 @@ impl Reconciler {
         }
     }
 
+    /// Where the mode is about to change: what the old one spoke from is not the new one's, and no packet is to leave
+    /// from there. Without a source it is dropped until the new one is written; a mode that has none gets it beforehand.
+    pub(super) fn change_sources_with_mode(
+        &mut self,
+        service: &mut LiveService,
+        wanted: &WantedService,
+    ) -> Result<(), DatapathError> {
+        if service.features.has(Features::mode(wanted.mode)) {
+            return Ok(());
+        }
+        let has_mode = |mode| service.features.has(Features::mode(mode));
+        if has_mode(Mode::FullNat) || has_mode(Mode::Ipip) || has_mode(Mode::Gue) {
+            for backend in service.backends.values_mut() {
+                self.write_sources(backend, SourceRange::default());
+            }
+        } else {
+            for backend in &wanted.backends {
+                self.put_sources(service, backend)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_sources(&self, backend: &mut LiveBackend, sources: SourceRange) {
+        if backend.sources != sources {
+            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, sources));
+            place.store(sources.pack(), Ordering::Release);
+            backend.sources = sources;
+        }
+    }
+
     fn put_sources(
         &mut self,
         service: &mut LiveService,
         wanted: &WantedBackend,
     ) -> Result<(), DatapathError> {
-        let Some(backend) = service.backends.get_mut(&wanted.address) else { return Ok(()) };
+        let Some(mut live) = service.backends.get(&wanted.address).copied() else { return Ok(()) };
         // A backend keeps the addresses that it has until others are known.
         if wanted.sources.is_empty() {
             return Ok(());
@@ -92,11 +123,8 @@ impl Reconciler {
             )
         })?;
         let sources = SourceRange { first, host_bits: wanted.source_host_bits, count };
-        if backend.sources != sources {
-            let place = self.tables.backends.half(backend.index as usize, offset_of!(Backend, sources));
-            place.store(sources.pack(), Ordering::Release);
-            backend.sources = sources;
-        }
+        self.write_sources(&mut live, sources);
+        service.backends.insert(wanted.address, live);
         Ok(())
     }
 

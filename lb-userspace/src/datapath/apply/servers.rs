@@ -36,7 +36,7 @@ pub fn features_of(wanted: &[WantedService]) -> Features {
 
 impl Reconciler {
     /// Writes down which services share a server with another, before any new one begins flows there.
-    pub(super) fn note_sharers(&mut self, wanted: &[WantedService]) {
+    pub(super) fn note_sharers(&mut self, wanted: &[WantedService]) -> Result<(), DatapathError> {
         let mut services: HashMap<ServiceKey, usize> = HashMap::new();
         for key in servers_of(wanted) {
             *services.entry(key).or_default() += 1;
@@ -45,10 +45,15 @@ impl Reconciler {
             services.into_iter().filter(|(_, count)| *count > 1).map(|(key, _)| key).collect();
         for wanted in wanted {
             if let Some(mut service) = self.live.services.remove(&wanted.key) {
-                self.put_settings(&mut service, wanted);
+                let done = self.change_sources_with_mode(&mut service, wanted);
+                if done.is_ok() {
+                    self.put_settings(&mut service, wanted);
+                }
                 self.live.services.insert(wanted.key, service);
+                done?;
             }
         }
+        Ok(())
     }
 
     /// Whether a service shares a server with another, or has: flows from then may still be in the other table.
