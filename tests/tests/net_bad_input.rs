@@ -135,7 +135,7 @@ fn files_that_are_wrong() -> Result<()> {
         (WEB.repeat(2), &["\"web\"", "choose another"]),
         (format!("{WEB}{}", WEB.replace("web", "again")), &["\"again\"", "\"web\""]),
         (WEB.replace("port = 80", "port = 0"), &["port = 0"]),
-        (WEB.replace("port = 80", "port = 80\nmode = \"ipip\""), &["ipip", "full-nat", "dsr"]),
+        (WEB.replace("port = 80", "port = 80\nmode = \"l4\""), &["l4", "full-nat", "gue"]),
         (format!("{WEB}idle_timeout = \"5\"\n"), &["idle_timeout", "unit"]),
     ];
     for (text, parts) in cases {
