@@ -4,8 +4,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use aya::programs::{
+    links::{FdLink, PinnedLink},
+    loaded_links,
+};
 use lb_common::abi;
 use nix::{
     errno::Errno,
@@ -148,8 +154,10 @@ pub fn detach(pin_dir: &Path, all: bool) -> Result<Vec<String>, DatapathError> {
     }
     let mut removed = Vec::new();
     for root in roots.iter().filter(|root| root.exists()) {
-        let links = fs::read_dir(root.join("links")).map_or(0, Iterator::count);
+        let paths: Vec<_> = entries(&root.join("links")).collect();
+        let (links, held) = (paths.len(), links_at(&paths));
         remove(root)?;
+        wait_until_gone(&held);
         let interfaces = if links == 1 { "1 interface".to_owned() } else { format!("{links} interfaces") };
         removed.push(format!("data plane at {} removed ({interfaces})", root.display()));
     }
@@ -157,6 +165,30 @@ pub fn detach(pin_dir: &Path, all: bool) -> Result<Vec<String>, DatapathError> {
     let _ = fs::remove_dir(pin_dir);
     Ok(removed)
 }
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+/// The kernel's numbers of pinned links; without those that cannot be opened.
+fn links_at(paths: &[PathBuf]) -> Vec<u32> {
+    let number =
+        |path: &PathBuf| FdLink::from(PinnedLink::from_pin(path).ok()?).info().ok().map(|info| info.id());
+    paths.iter().filter_map(number).collect()
+}
+
+/// Waits until the kernel has let go of links whose pins are gone. That is a moment later, and until then packets still
+/// meet the program.
+fn wait_until_gone(links: &[u32]) {
+    let end = Instant::now() + LINKS_GO_WITHIN;
+    let is_there = || loaded_links().flatten().any(|link| links.contains(&link.id()));
+    while !links.is_empty() && is_there() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How long [`detach`] waits for that at most; it takes microseconds where the machine has time.
+const LINKS_GO_WITHIN: Duration = Duration::from_secs(2);
 
 fn remove(root: &Path) -> Result<(), DatapathError> {
     for directory in ["links", "programs", "maps"] {
