@@ -2,7 +2,7 @@
 
 /// The version of every layout in this crate. Pins live in a directory named after it, so that an agent never
 /// opens maps of another layout.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Interfaces that one data plane serves. An interface's *slot* is its index in [`maps::INTERFACES`].
 pub const MAX_INTERFACES: u32 = 64;
@@ -60,15 +60,19 @@ pub mod maps {
     pub const TURNS: &str = "TURNS";
     /// Per-CPU array of one `u64`: [`crate::reject::Allowance`] of ICMP errors.
     pub const ICMP_ERRORS: &str = "ICMP_ERRORS";
-    /// Hash: addresses whose pings are answered, as [`crate::Addr`], to nothing of interest.
-    pub const PING_ADDRESSES: &str = "PING_ADDRESSES";
+    /// Hash: addresses of services, as [`crate::Addr`], to a [`crate::AddressUse`].
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// Array of [`crate::fragment::FragmentEntry`], in memory.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Array of one `u64`, in memory: how many packets in parts have been translated.
+    pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
     /// Array of one [`crate::Explanation`], in memory.
     pub const EXPLANATION: &str = "EXPLANATION";
     /// Array of one [`super::Identity`], in memory.
     pub const IDENTITY: &str = "IDENTITY";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 24] = [
         SERVICE_KEYS,
         SERVICES,
         BACKENDS,
@@ -88,7 +92,9 @@ pub mod maps {
         LOADS,
         TURNS,
         ICMP_ERRORS,
-        PING_ADDRESSES,
+        ADDRESSES,
+        FRAGMENTS,
+        IDENTIFICATIONS,
         EXPLANATION,
         IDENTITY,
     ];
@@ -112,6 +118,8 @@ pub mod globals {
     pub const NAT_MASK: &str = "NAT_MASK";
     /// `u32`: entries of [`super::maps::NAT_REPLIES`], less one.
     pub const REPLY_MASK: &str = "REPLY_MASK";
+    /// `u32`: entries of [`super::maps::FRAGMENTS`], a power of two; 0: parts of packets follow none.
+    pub const FRAGMENT_SLOTS: &str = "FRAGMENT_SLOTS";
     /// `u64`: first half of the key of [`crate::hash::flow_hash`].
     pub const HASH_KEY_0: &str = "HASH_KEY_0";
     /// `u64`: second half of it.
@@ -155,8 +163,10 @@ pub struct Identity {
     pub nat_port_first: u16,
     /// How many it may allocate.
     pub nat_port_count: u16,
+    /// Entries of the table of first parts of packets, a power of two, or 0.
+    pub fragments: u32,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Identity>() == 64 && align_of::<Identity>() == 64);

@@ -19,6 +19,9 @@ impl Features {
     /// Services that have pings answered.
     pub const ANSWERED_PINGS: Self = Self(1 << 17);
 
+    /// Services whose packets in parts go by their addresses.
+    pub const FRAGMENTS_BY_ADDRESS: Self = Self(1 << 18);
+
     /// Services of a mode.
     #[inline(always)]
     #[must_use]

@@ -83,9 +83,9 @@ reasons! {
     VlanTagged = Pass "vlan_tagged",
     /// Headers that contradict themselves or the frame's length.
     Malformed = Pass "malformed",
-    /// A fragment: its ports are in another packet.
+    /// A part of a packet that is not the first, whose first one was not ours or is not remembered (`fragments`).
     Fragment = Pass "fragment",
-    /// Neither TCP nor UDP: ICMP that is not about a flow of ours, an IPv6 extension header and the like.
+    /// Neither TCP nor UDP: ICMP that is not about a flow of ours, IPv6 extension headers that are the kernel's and the like.
     NotTransport = Pass "not_transport",
     /// No service has this address, port and protocol, and no flow of ours is answered by it.
     NotService = Pass "not_service",
@@ -111,6 +111,8 @@ reasons! {
     ExceedsMtu = Drop "exceeds_mtu",
     /// The driver leaves no room in front of a frame for an outer header (ipip, gue).
     NoHeadroom = Drop "no_headroom",
+    /// A part of a packet whose first part went to a backend that has gone since, or is disabled.
+    FragmentLost = Drop "fragment_lost",
     /// The service has no backend that may get it.
     NoBackend = Drop "no_backend",
     /// Every backend that was tried has as many flows as it may.

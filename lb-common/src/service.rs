@@ -49,6 +49,37 @@ impl ServiceKey {
     }
 }
 
+/// What an address is used for besides its services' ports: a value of the map `ADDRESSES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressUse(pub u32);
+
+impl AddressUse {
+    const ANSWERS_PINGS: u32 = 1 << 16;
+
+    /// Whether pings are answered, and which service the parts of UDP packets go to; 0: none.
+    #[must_use]
+    pub const fn new(answers_pings: bool, fragments_to: u16) -> Self {
+        Self(fragments_to as u32 | if answers_pings { Self::ANSWERS_PINGS } else { 0 })
+    }
+
+    /// Whether pings are answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers_pings(self) -> bool {
+        self.0 & Self::ANSWERS_PINGS != 0
+    }
+
+    /// Index of the service that the parts of UDP packets go to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fragments_to(self) -> Option<u16> {
+        match self.0 as u16 {
+            0 => None,
+            index => Some(index),
+        }
+    }
+}
+
 /// How a service's packets are forwarded: the value of [`Service::mode`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +145,8 @@ pub struct Service {
     pub mode: u8,
     /// A [`Scheduler`].
     pub scheduler: u8,
-    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`], [`Service::SHARES_SERVERS`], [`Service::ANSWERS_PINGS`].
+    /// [`Service::REJECTS`], [`Service::COUNTS_FLOWS`], [`Service::SHARES_SERVERS`], [`Service::ANSWERS_PINGS`],
+    /// [`Service::FRAGMENTS_BY_ADDRESS`].
     pub flags: u8,
     /// [`crate::life::Classes`] of `timeouts`.
     pub classes: u16,
@@ -145,6 +177,8 @@ impl Service {
     pub const SHARES_SERVERS: u8 = 4;
     /// Pings to its address are answered. No packet asks: it is for the agent that takes over.
     pub const ANSWERS_PINGS: u8 = 8;
+    /// Parts of its packets go by their addresses: to where a packet from the client's port 0 would.
+    pub const FRAGMENTS_BY_ADDRESS: u8 = 16;
 
     /// No service.
     pub const NONE: Self = Self {
@@ -183,6 +217,17 @@ mod tests {
         assert_eq!(masked(v6, 128), v6.words());
         assert_eq!(masked(v6, 64), [v6.words()[0], 0]);
         assert_eq!(masked(v6, 0), [0, 0]);
+    }
+
+    #[test]
+    fn an_address_is_used_for_what_was_put_in() {
+        for (pings, service) in [(false, 0), (true, 0), (false, 7), (true, u16::MAX)] {
+            let used = AddressUse::new(pings, service);
+            assert_eq!(
+                (used.answers_pings(), used.fragments_to()),
+                (pings, (service != 0).then_some(service))
+            );
+        }
     }
 
     #[test]

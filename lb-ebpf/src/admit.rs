@@ -3,7 +3,7 @@
 use lb_common::{Mode, Reason};
 
 use crate::{
-    globals, nat,
+    fragment, globals, nat,
     packet::Packet,
     servers,
     service::{self, ServiceRef},
@@ -21,7 +21,7 @@ pub enum Admitted {
 /// Finds out whose a packet is; of an answer, where it goes.
 #[inline(always)]
 pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
-    let (admitted, is_routed) = match service::lookup(&packet.destination) {
+    let (admitted, is_routed) = match service_of(packet) {
         // dsr leaves the hop limit alone, as a switch would; else this is a router (RFC 1812, 5.3.1).
         Some(service) => (Admitted::Request(service), service.mode() != Mode::Dsr as u8),
         None if answers(packet, way) => (Admitted::Answer, true),
@@ -33,6 +33,15 @@ pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
         return Err(if is_request { Reason::TimeExceeded } else { Reason::TtlExpired });
     }
     Ok(admitted)
+}
+
+/// The service that a packet is for.
+#[inline(always)]
+fn service_of(packet: &Packet) -> Option<ServiceRef> {
+    if globals::has_fragments_by_address() && packet.is_later_part() {
+        return fragment::service_of(packet);
+    }
+    service::lookup(&packet.destination)
 }
 
 /// Whether a packet answers a flow.

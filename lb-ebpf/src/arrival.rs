@@ -55,6 +55,10 @@ impl Arrival {
     /// Completes what there is to know of a client's packet for a service.
     #[inline(always)]
     pub fn complete(&mut self, service: &ServiceRef) {
+        if service.steers_parts_by_address() && self.packet.is_first_part() {
+            // As the other parts, which have no port.
+            self.packet.source_port = [0; 2];
+        }
         let packet = &self.packet;
         let key = FlowKey {
             client: words_of(&packet.source),

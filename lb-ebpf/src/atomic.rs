@@ -27,6 +27,17 @@ pub unsafe fn add(word: *mut u64, value: u64) {
     unsafe { intrinsics::atomic_xadd::<u64, u64, { Relaxed }>(word, value) };
 }
 
+/// Adds to a word that other CPUs add to, and says what it was.
+///
+/// # Safety
+/// As for [`exchange`].
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
+    use intrinsics::AtomicOrdering::SeqCst;
+    // SAFETY: the caller's contract.
+    unsafe { intrinsics::atomic_xadd::<u64, u64, { SeqCst }>(word, value) }
+}
+
 /// Reads a word that another CPU or the agent may be writing: one aligned load.
 ///
 /// # Safety

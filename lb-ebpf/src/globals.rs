@@ -18,6 +18,8 @@ static NAT_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static REPLY_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
+static FRAGMENT_SLOTS: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 static HASH_KEY_0: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static HASH_KEY_1: Global<u64> = Global::new(0);
@@ -50,6 +52,30 @@ pub fn nat_mask() -> u32 {
 #[inline(always)]
 pub fn reply_mask() -> u32 {
     REPLY_MASK.load()
+}
+
+/// Entries of the table of first parts, less one, where there is one.
+#[inline(always)]
+pub fn fragment_mask() -> u32 {
+    FRAGMENT_SLOTS.load().wrapping_sub(1)
+}
+
+/// Whether later parts of packets follow the first.
+#[inline(always)]
+pub fn follows_fragments() -> bool {
+    has_services() && FRAGMENT_SLOTS.load() != 0
+}
+
+/// Whether there are services whose parts of packets go by their addresses.
+#[inline(always)]
+pub fn has_fragments_by_address() -> bool {
+    Features(FEATURES.load()).has(Features::FRAGMENTS_BY_ADDRESS)
+}
+
+/// Whether parts of packets are anything but the kernel's affair.
+#[inline(always)]
+pub fn takes_fragments() -> bool {
+    follows_fragments() || has_fragments_by_address()
 }
 
 /// The key of the flows' hash.

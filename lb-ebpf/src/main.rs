@@ -12,6 +12,7 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the kernel's cmpxchg is reachable through core::intrinsics alone")]
 
+mod address;
 mod admit;
 mod arrival;
 mod atomic;
@@ -20,8 +21,11 @@ mod clock;
 mod decap;
 mod egress;
 mod explain;
+mod extensions;
 mod flow;
 mod forward;
+mod found;
+mod fragment;
 mod globals;
 mod headers;
 mod icmp;
@@ -50,7 +54,7 @@ use crate::{admit::Admitted, arrival::Arrival, packet::Frame, steer::Way};
 pub fn balance(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     let bytes = frame.bytes();
-    let (reason, action) = match forward_frame(&ctx, &frame) {
+    let (reason, action) = match forward_frame(&ctx, frame) {
         Ok(sent) => sent,
         Err(reason) => match reason.verdict() {
             Verdict::Pass => (reason, xdp_action::XDP_PASS),
@@ -65,16 +69,22 @@ pub fn balance(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reason> {
+fn forward_frame(ctx: &XdpContext, frame: Frame) -> Result<(Reason, u32), Reason> {
     let mut arrival = Arrival::UNKNOWN;
     let mut way = Way::UNKNOWN;
-    if let Err(reason) = parse::packet(frame, &mut arrival.packet) {
-        return ping::answer(ctx, reason).or_else(|reason| icmp::relay(ctx, &mut arrival, reason));
-    }
+    let frame = match parse::packet(ctx, &frame, &mut arrival.packet) {
+        Ok(()) => frame,
+        Err(reason) => match aside(ctx, &mut arrival, reason) {
+            // To the verifier the frame may have moved meanwhile.
+            Err(reason) if fragment::goes_by_address(&arrival, reason) => Frame::new(ctx),
+            sent => return sent,
+        },
+    };
     let admitted = match admit::admit(&arrival.packet, &mut way) {
         Err(Reason::TimeExceeded) => return refuse::expired(ctx, &arrival),
         admitted => admitted?,
     };
+    let is_answer = matches!(admitted, Admitted::Answer);
     let reason = match admitted {
         Admitted::Request(service) => {
             if let Err(reason) = steer::request(&mut arrival, &service, &mut way) {
@@ -89,15 +99,26 @@ fn forward_frame(ctx: &XdpContext, frame: &Frame) -> Result<(Reason, u32), Reaso
     };
     // The action comes before the rewrite: what cannot leave is dropped as it came.
     let action = egress::action(NextHop::slot_of_words(way.next_hop))?;
+    if globals::follows_fragments() && arrival.packet.is_first_part() {
+        fragment::remember(ctx, &mut arrival, &way, is_answer)?;
+    }
     if way.encapsulates {
         if let Err(fault) = tunnel::encapsulate(ctx, &arrival, &way) {
             return fault.answer(ctx, &arrival);
         }
     } else {
-        forward::forward(frame, &arrival.packet, &way)?;
+        forward::forward(&frame, &arrival.packet, &way)?;
     }
-    stats::count_backend(reason, &way, arrival.packet.bytes);
+    stats::count_backend(reason, way.backend, way.is_new, arrival.packet.bytes);
     Ok((reason, action))
+}
+
+/// What has no ports to be steered by, but may be ours all the same; else `reason`, with which parsing has ended.
+#[inline(always)]
+fn aside(ctx: &XdpContext, arrival: &mut Arrival, reason: Reason) -> Result<(Reason, u32), Reason> {
+    ping::answer(ctx, reason)
+        .or_else(|reason| icmp::relay(ctx, arrival, reason))
+        .or_else(|reason| fragment::follow(ctx, arrival, reason))
 }
 
 /// Passes everything: the other end of a veth pair takes frames from XDP only while it has a program of its own.

@@ -69,6 +69,9 @@ const _: () = assert!(size_of::<TcpHdr>() == 20 && align_of::<TcpHdr>() == 1);
 const _: () = assert!(align_of::<EthernetHdr>() == 1 && align_of::<Ipv4Hdr>() == 1);
 const _: () = assert!(align_of::<Ipv6Hdr>() == 1 && align_of::<UdpHdr>() == 1);
 
+/// How far into a frame a transport header may begin; a mask.
+pub const FURTHEST_TRANSPORT: usize = 0xff;
+
 /// A TCP or UDP packet: what the stages want to know of it, in plain values.
 ///
 /// No reference into the frame: a pointer's bounds are part of what the verifier tells states apart by, so that
@@ -84,7 +87,7 @@ pub struct Packet {
     pub source_port: [u8; 2],
     /// Length of the frame as it came in.
     pub bytes: u32,
-    /// See [`Packet::transport_offset`].
+    /// See [`Packet::transport_offset`]; and [`Packet::FIRST_PART`], [`Packet::LATER_PART`].
     pub transport_offset: u16,
     /// 0 for UDP.
     pub tcp_flags: u8,
@@ -107,9 +110,26 @@ impl Packet {
         hop_limit: 0,
     };
 
-    /// Where the transport header begins: within 127 bytes, which the verifier cannot know.
+    /// In [`Packet::transport_offset`]: the first of several parts.
+    pub const FIRST_PART: u16 = 1 << 15;
+    /// In [`Packet::transport_offset`]: another part, which has no ports.
+    pub const LATER_PART: u16 = 1 << 14;
+
+    /// Where the transport header begins: at most at [`FURTHEST_TRANSPORT`], which the verifier cannot know.
     #[inline(always)]
     pub fn transport_offset(&self) -> usize {
-        usize::from(self.transport_offset & 0x7f)
+        usize::from(self.transport_offset) & FURTHEST_TRANSPORT
+    }
+
+    /// Whether it is the first of several parts.
+    #[inline(always)]
+    pub fn is_first_part(&self) -> bool {
+        self.transport_offset & Self::FIRST_PART != 0
+    }
+
+    /// Whether it is another part than the first.
+    #[inline(always)]
+    pub fn is_later_part(&self) -> bool {
+        self.transport_offset & Self::LATER_PART != 0
     }
 }

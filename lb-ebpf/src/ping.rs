@@ -2,23 +2,17 @@
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    btf_maps::HashMap,
-    macros::btf_map,
     programs::XdpContext,
 };
-use lb_common::{Addr, Reason, checksum::Delta, reject::is_single_host};
+use lb_common::{Addr, AddressUse, Reason, checksum::Delta, reject::is_single_host};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    globals,
+    address, globals,
     headers::{HOP_LIMIT, IcmpHdr, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     packet::{EthernetHdr, Frame},
     parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
 };
-
-/// The agent sets the size at load.
-#[btf_map]
-static PING_ADDRESSES: HashMap<Addr, u32, 1> = HashMap::new();
 
 /// Answers a frame that parsing has ended on with `reason`, if it is a ping to an address that answers; else the reason.
 #[inline(always)]
@@ -90,8 +84,7 @@ fn v6(frame: &Frame) -> Option<()> {
 
 #[inline(always)]
 fn is_answered(from: &Addr, to: &Addr) -> bool {
-    // SAFETY: only whether there is a value is asked.
-    is_single_host(from) && unsafe { PING_ADDRESSES.get(to) }.is_some()
+    is_single_host(from) && address::of(to).is_some_and(AddressUse::answers_pings)
 }
 
 /// Makes a question its answer; identifier, number and data stay.

@@ -95,6 +95,12 @@ impl ServiceRef {
         globals::shares_servers() && self.service.flags & Service::SHARES_SERVERS != 0
     }
 
+    /// Whether parts of its packets go by their addresses alone.
+    #[inline(always)]
+    pub fn steers_parts_by_address(&self) -> bool {
+        globals::has_fragments_by_address() && self.service.flags & Service::FRAGMENTS_BY_ADDRESS != 0
+    }
+
     #[inline(always)]
     pub fn timeouts(&self) -> Timeouts {
         // SAFETY: an aligned word of a map's value, which the agent replaces by one store.

@@ -8,7 +8,7 @@ use lb_common::{
     reason::{REASONS, counter_index},
 };
 
-use crate::{globals, steer::Way};
+use crate::globals;
 
 #[btf_map]
 static PACKETS: PerCpuArray<u64, { (MAX_INTERFACES * REASONS) as usize }> = PerCpuArray::new();
@@ -29,9 +29,9 @@ pub fn count_packet(reason: Reason) {
     }
 }
 
-/// Counts a packet of a backend: one that goes to it, or comes from it.
+/// Counts a packet of a backend: one that goes to it, or comes from it; `is_new` where a flow begins with it.
 #[inline(always)]
-pub fn count_backend(reason: Reason, way: &Way, bytes: u32) {
+pub fn count_backend(reason: Reason, backend: u16, is_new: bool, bytes: u32) {
     if globals::explains() {
         return;
     }
@@ -40,11 +40,11 @@ pub fn count_backend(reason: Reason, way: &Way, bytes: u32) {
     } else {
         (BackendCounter::PacketsIn, BackendCounter::BytesIn)
     };
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(way.backend)) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(backend)) {
         // SAFETY: as in `count_packet`.
         let counters = unsafe { &mut *counters };
         counters[packets as usize] += 1;
         counters[all_bytes as usize] += u64::from(bytes);
-        counters[BackendCounter::Flows as usize] += u64::from(way.is_new);
+        counters[BackendCounter::Flows as usize] += u64::from(is_new);
     }
 }

@@ -115,7 +115,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 17 };
+        let limits = Limits { flows: 4096, services: 64, backends: 256, ring_slots: 1 << 17, fragments: 256 };
         Self { limits, debug_packets: false, features: Features::NONE, local_ports: "32768 60999" }
     }
 }

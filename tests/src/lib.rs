@@ -47,6 +47,7 @@ pub mod config;
 pub mod cpu;
 pub mod dataplane;
 pub mod decapsulator;
+pub mod extensions;
 pub mod http;
 pub mod link;
 pub mod load;

@@ -6,6 +6,7 @@ use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, PacketBuild
 use harness::{
     checksums,
     dataplane::{Action, BALANCER_MACS, CLIENT_MAC, DataPlane, Kind, backend_mac},
+    extensions::{DESTINATION, HOP_BY_HOP, extended, options},
     link::Mac,
     packets::{Packet, Parsed, flags},
     tunnel::Tunnel,
@@ -148,6 +149,37 @@ fn errors_from_the_backends_side_reach_the_client() {
                     let expected = error(error_kind, macs, kind.address().ip(), client.ip(), &own, bytes);
                     assert_error(&name, &fate.frame, &expected);
                 }
+            }
+        }
+    });
+}
+
+/// Of a packet in parts the first is quoted, behind IPv6's fragment header; and behind other extension headers.
+#[test]
+fn errors_about_parts_and_behind_extension_headers() {
+    every(&NAT, |plane, kind| {
+        let (client, backend) = (kind.client(1), kind.backend(11).address);
+        let request = kind.request(client).payload(&[7; 400]);
+        let sent = plane.run(0, &request.frame()).frame;
+        let source = Parsed::of(&sent).source();
+        let translated = kind.translated(&request, source, backend);
+        let own = request.ttl(63);
+        let mut pairs =
+            vec![(translated.fragments(200).swap_remove(0), own.fragments(200).swap_remove(0), 8)];
+        if kind.v6 {
+            let chain = [options(HOP_BY_HOP, 1), options(DESTINATION, 2)];
+            pairs.push((extended(&translated.frame(), &chain), extended(&own.frame(), &chain), 24));
+        }
+        for (about, own, behind) in pairs {
+            let headers = if kind.v6 { 40 + behind } else { 20 };
+            for bytes in [headers + 8, about.len() - ETHERNET] {
+                let name = format!("{kind}, {bytes} bytes");
+                let macs = (backend_mac(backend), BALANCER_MACS[0]);
+                let frame = error(ERRORS[0], macs, router(kind), source.ip(), &about, bytes);
+                let fate = plane.case(&name).send(&frame).moves([(Reason::IcmpError, 1)]);
+                let macs = (BALANCER_MACS[0], CLIENT_MAC);
+                let expected = error(ERRORS[0], macs, kind.address().ip(), client.ip(), &own, bytes);
+                assert_error(&name, &fate.frame, &expected);
             }
         }
     });

@@ -1,8 +1,8 @@
 //! Writing the packet: one file for each kind of rewrite. Nothing here reads a map.
 
 mod l2;
-mod nat_v4;
-mod nat_v6;
+pub mod nat_v4;
+pub mod nat_v6;
 mod transport;
 
 pub use l2::readdress;

@@ -1,4 +1,6 @@
 //! Whose the packet is that an ICMP error is about, and where the error goes.
+//!
+//! [`Arrival::packet`] is then the quoted packet, the other way round, as the one who sent it knows it.
 
 use lb_common::{Addr, Mode, Scheduler, abi::CLIENT_ITSELF};
 
@@ -7,61 +9,13 @@ use crate::{
     backend::{self, BackendRef},
     flow,
     forward::bytes_of,
+    found::Found,
     globals, nat,
     packet::Packet,
     servers,
     service::{self, ServiceRef},
     steer::Way,
 };
-
-/// Where an error goes, in one word: the backend's index (16 bits), the hop's (32), and how the error is written.
-///
-/// [`Arrival::packet`] is then the quoted packet, the other way round, as the one who sent it knows it.
-#[derive(Clone, Copy)]
-pub struct Found(u64);
-
-impl Found {
-    const NONE: i64 = -1;
-    const ANSWER: u64 = 1 << 48;
-    const TRANSLATED: u64 = 1 << 49;
-    const TUNNEL: u64 = 1 << 50;
-
-    /// As the functions here return it.
-    #[inline(always)]
-    pub fn of(word: i64) -> Option<Self> {
-        if word < 0 { None } else { Some(Self(word as u64)) }
-    }
-
-    /// Whether it goes to a client.
-    #[inline(always)]
-    pub fn is_answer(self) -> bool {
-        self.0 & Self::ANSWER != 0
-    }
-
-    /// Whether addresses and ports change.
-    #[inline(always)]
-    pub fn is_translated(self) -> bool {
-        self.0 & Self::TRANSLATED != 0
-    }
-
-    /// Whether it is encapsulated.
-    #[inline(always)]
-    pub fn is_tunnel(self) -> bool {
-        self.0 & Self::TUNNEL != 0
-    }
-
-    /// Index of the backend.
-    #[inline(always)]
-    pub fn backend(self) -> u16 {
-        self.0 as u16
-    }
-
-    /// Index of the next hop, or of the client's.
-    #[inline(always)]
-    pub fn hop(self) -> u32 {
-        (self.0 >> 16) as u32
-    }
-}
 
 /// How [`find_request`] is to know the flow's backend.
 pub const AS_REMEMBERED: u32 = 0;
@@ -99,7 +53,7 @@ fn request(arrival: &mut Arrival, how: u32) -> Option<i64> {
     if !matches!(backend.keeps_flow_of(&service, true), Ok(true)) {
         return None;
     }
-    let place = u64::from(backend.index) | u64::from(backend.next_hop()) << 16;
+    let to = |how| Found::word(backend.index, backend.next_hop(), how);
     let packet = &mut arrival.packet;
     if flow.port() != 0 {
         let is_clients = globals::shares_servers() && flow.source() == CLIENT_ITSELF;
@@ -108,13 +62,13 @@ fn request(arrival: &mut Arrival, how: u32) -> Option<i64> {
         }
         packet.source_port = flow.port().to_be_bytes();
     } else if globals::has_tunnels() && service.is_tunnel() {
-        return Some((place | Found::TUNNEL) as i64);
+        return Some(to(Found::TUNNEL));
     } else if !(globals::has_mode(Mode::Nat) && service.mode() == Mode::Nat as u8) {
-        return Some(place as i64);
+        return Some(to(0));
     }
     packet.destination.addr = *backend.addr();
     packet.destination.port = backend.port();
-    Some((place | Found::TRANSLATED) as i64)
+    Some(to(Found::TRANSLATED))
 }
 
 #[inline(always)]
@@ -166,6 +120,5 @@ fn to_client(packet: &mut Packet, way: &Way) -> i64 {
     packet.source_port = way.source_port;
     packet.destination.addr = Addr(bytes_of(way.destination));
     packet.destination.port = way.destination_port;
-    let place = u64::from(way.backend) | u64::from(way.client_hop) << 16;
-    (place | Found::ANSWER | Found::TRANSLATED) as i64
+    Found::word(way.backend, u32::from(way.client_hop), Found::ANSWER | Found::TRANSLATED)
 }

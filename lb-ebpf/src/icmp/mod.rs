@@ -13,10 +13,9 @@ mod quote;
 mod translate;
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{Mode, NextHop, Reason};
+use lb_common::{Mode, Reason};
 
-use self::find::Found;
-use crate::{arrival::Arrival, egress, globals, servers};
+use crate::{arrival::Arrival, found::Found, globals, servers};
 
 /// Sends an error on, if the packet that parsing has ended on with `reason` is one and its flow is known; else the reason.
 #[inline(always)]
@@ -26,13 +25,7 @@ pub fn relay(ctx: &XdpContext, arrival: &mut Arrival, reason: Reason) -> Result<
         return Err(reason);
     }
     let found = request(arrival).or_else(|| answer(arrival)).ok_or(reason)?;
-    let hop = if found.is_answer() {
-        egress::client_hop(found.hop() as u16)?
-    } else {
-        egress::next_hop(found.hop())?
-    };
-    let action = egress::action(NextHop::slot_of_words(hop))?;
-    translate::write(ctx, arrival, found, hop)?;
+    let action = found.send(ctx, arrival, || translate::write(ctx, arrival))?;
     Ok((Reason::IcmpError, action))
 }
 

@@ -11,9 +11,10 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     arrival::Arrival,
+    extensions,
     headers::{IcmpHdr, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     packet::{EthernetHdr, Frame, Packet},
-    parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET, is_fragment},
+    parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET, is_fragment, is_later_part},
 };
 
 /// Where an ICMP message quotes a packet.
@@ -41,20 +42,20 @@ pub extern "C" fn read_quote(ctx: *mut xdp_md, arrival: *mut Arrival) -> i32 {
     // SAFETY: an `Arrival` on the caller's stack, or null, which the verifier supposes.
     let Some(arrival) = (unsafe { arrival.as_mut() }) else { return 0 };
     let frame = Frame::new(&XdpContext::new(ctx));
-    match read(&frame, &mut arrival.packet) {
+    match read(ctx, &frame, &mut arrival.packet) {
         Ok(()) => READ,
         Err(_) => 0,
     }
 }
 
 #[inline(always)]
-fn read(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
+fn read(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
     let ethernet = frame.header::<EthernetHdr>(0)?;
     packet.source_mac = ethernet.source;
     packet.tcp_flags = TCP_ACK;
     match ethernet.ether_type {
         ETHER_TYPE_IPV4 => v4(frame, packet),
-        ETHER_TYPE_IPV6 => v6(frame, packet),
+        ETHER_TYPE_IPV6 => v6(ctx, frame, packet),
         _ => Err(Reason::NotIp),
     }
 }
@@ -72,11 +73,10 @@ fn v4(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
         return Err(Reason::NotTransport);
     }
     let quoted = frame.header::<Ipv4Hdr>(QUOTE_V4)?;
-    // A later fragment has no ports; it may be the first one of several.
-    let offset_bits = u16::from_be_bytes(quoted.frags) & 0x1fff;
     let header_bytes = usize::from(quoted.vihl & 0xf) * 4;
-    let is_whole = quoted.vihl >> 4 == 4 && header_bytes >= size_of::<Ipv4Hdr>() && offset_bits == 0;
-    if !is_whole || quoted.src_addr != header.dst_addr {
+    let is_header = quoted.vihl >> 4 == 4 && header_bytes >= size_of::<Ipv4Hdr>();
+    // A later part has no ports; it may be the first one of several.
+    if !is_header || is_later_part(quoted) || quoted.src_addr != header.dst_addr {
         return Err(Reason::NotTransport);
     }
     packet.hop_limit = header.ttl;
@@ -85,9 +85,9 @@ fn v4(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
     ports(frame, packet, quoted.proto, QUOTE_V4 + header_bytes, from, to)
 }
 
-/// The same, and "packet too big". Extension headers in front of either are not looked behind.
+/// The same, and "packet too big". Extension headers of the quoted packet are looked behind, those of the error are not.
 #[inline(always)]
-fn v6(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
+fn v6(ctx: *mut xdp_md, frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
     let header = frame.header::<Ipv6Hdr>(NETWORK_OFFSET)?;
     let icmp = frame.header::<IcmpHdr>(NETWORK_OFFSET + size_of::<Ipv6Hdr>())?;
     if header.next_hdr != PROTOCOL_ICMPV6 || !matches!(icmp.kind[0], 1..=4) {
@@ -104,7 +104,15 @@ fn v6(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
     packet.hop_limit = header.hop_limit;
     let headers = (NETWORK_OFFSET + size_of::<Ipv6Hdr>()) as u32;
     packet.bytes = headers + u32::from(u16::from_be_bytes(header.payload_len));
-    ports(frame, packet, quoted.next_hdr, QUOTE_V6 + size_of::<Ipv6Hdr>(), from, to)
+    let offset = QUOTE_V6 + size_of::<Ipv6Hdr>();
+    if quoted.next_hdr == PROTOCOL_TCP || quoted.next_hdr == PROTOCOL_UDP {
+        return ports(frame, packet, quoted.next_hdr, offset, from, to);
+    }
+    let chain = extensions::chain(ctx, quoted.next_hdr, offset)?;
+    if chain.is_later() {
+        return Err(Reason::NotTransport);
+    }
+    ports(frame, packet, chain.protocol(), chain.offset(), from, to)
 }
 
 #[inline(always)]

@@ -10,35 +10,18 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use super::{
-    find::Found,
-    quote::{QUOTE_V4, QUOTE_V6, QuotedTransport},
-};
+use super::quote::{QUOTE_V4, QUOTE_V6, QuotedTransport};
 use crate::{
     arrival::Arrival,
-    forward, globals,
     headers::IcmpHdr,
     packet::{Frame, Packet, TcpHdr},
     parse::NETWORK_OFFSET,
-    tunnel,
 };
 
-/// Writes the error as it is to leave by `hop`.
+/// Writes the error as whoever it goes to knows the packet that it is about.
 #[inline(always)]
-pub fn write(ctx: &XdpContext, arrival: &Arrival, found: Found, hop: [u64; 2]) -> Result<(), Reason> {
-    // As for other packets; but an error is not answered by another (RFC 1122, 3.2.2).
-    let is_tunnel = globals::has_tunnels() && found.is_tunnel();
-    if (is_tunnel || found.is_translated()) && arrival.packet.hop_limit <= 1 {
-        return Err(Reason::TtlExpired);
-    }
-    if is_tunnel {
-        return tunnel::encapsulate_for(ctx, arrival, found.backend(), hop).map_err(|fault| fault.reason());
-    }
-    if found.is_translated() && translate_error(ctx.ctx, arrival) != WRITTEN {
-        return Err(Reason::BadState);
-    }
-    forward::readdress(Frame::new(ctx).header(0)?, &hop);
-    Ok(())
+pub fn write(ctx: &XdpContext, arrival: &Arrival) -> Result<(), Reason> {
+    if translate_error(ctx.ctx, arrival) == WRITTEN { Ok(()) } else { Err(Reason::BadState) }
 }
 
 const WRITTEN: i32 = 1;

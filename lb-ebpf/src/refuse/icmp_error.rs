@@ -18,7 +18,7 @@ use network_types::{
 use crate::{
     clock,
     headers::{self, IcmpHdr, Ipv4Fields, Ipv6Fields, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
-    packet::{EthernetHdr, Frame, Packet},
+    packet::{EthernetHdr, FURTHEST_TRANSPORT, Frame, Packet},
     parse::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, NETWORK_OFFSET},
 };
 
@@ -27,8 +27,11 @@ static ICMP_ERRORS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// What of an IPv4 packet is quoted: its header and the first eight bytes behind it, as four-byte words.
 type QuoteV4 = [[u8; 4]; (size_of::<Ipv4Hdr>() + size_of::<UdpHdr>()) / 4];
-/// The same of an IPv6 packet.
-type QuoteV6 = [[u8; 4]; (size_of::<Ipv6Hdr>() + size_of::<UdpHdr>()) / 4];
+/// IPv6 headers are quoted by eight bytes, of which all of them are made.
+type Word = [[u8; 4]; 2];
+/// See [`Word`]: with as many extension headers as are looked behind.
+const QUOTED_WORDS_MAX: usize =
+    (FURTHEST_TRANSPORT - NETWORK_OFFSET + size_of::<UdpHdr>()) / size_of::<Word>() + 1;
 
 /// Makes an IPv4 packet the error that answers it. One with IP options is not answered.
 #[inline(always)]
@@ -49,21 +52,27 @@ pub fn v4(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     Some(())
 }
 
-/// The same for IPv6.
+/// The same for IPv6. What is quoted reaches to eight bytes of the transport header, behind whatever extension headers
+/// there are: without those the sender does not know which of its sockets is meant.
 #[inline(always)]
 pub fn v6(ctx: &XdpContext, packet: &Packet, error: IcmpError) -> Option<()> {
     const IP_BYTES: usize = size_of::<Ipv6Hdr>();
-    const PAYLOAD: usize = size_of::<IcmpHdr>() + size_of::<QuoteV6>();
-    let (frame, mac) = grow(ctx, packet, IP_BYTES, IP_BYTES + PAYLOAD)?;
+    const QUOTE_OFFSET: usize = NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>();
+    let quoted_words = (packet.transport_offset() - NETWORK_OFFSET + size_of::<UdpHdr>()) / size_of::<Word>();
+    let payload = (size_of::<IcmpHdr>() + quoted_words * size_of::<Word>()) as u16;
+    let (frame, mac) = grow(ctx, packet, IP_BYTES, IP_BYTES + usize::from(payload))?;
     headers::ethernet(frame.header::<EthernetHdr>(0).ok()?, mac, packet.source_mac, ETHER_TYPE_IPV6);
     let (from, to) = (&packet.destination.addr, &packet.source);
-    headers::ipv6(
-        frame.header(NETWORK_OFFSET).ok()?,
-        &Ipv6Fields::answer(packet, PROTOCOL_ICMPV6, PAYLOAD as u16),
-    );
-    let sum = headers::pseudo_header(from, to, PROTOCOL_ICMPV6, PAYLOAD as u16);
-    let quote = frame.header::<QuoteV6>(NETWORK_OFFSET + IP_BYTES + size_of::<IcmpHdr>()).ok()?;
-    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v6(), error.rest(), quote, sum);
+    headers::ipv6(frame.header(NETWORK_OFFSET).ok()?, &Ipv6Fields::answer(packet, PROTOCOL_ICMPV6, payload));
+    let mut sum = headers::pseudo_header(from, to, PROTOCOL_ICMPV6, payload);
+    for n in 0..QUOTED_WORDS_MAX {
+        if n >= quoted_words {
+            break;
+        }
+        let [first, second] = *frame.header::<Word>(QUOTE_OFFSET + n * size_of::<Word>()).ok()?;
+        sum = sum.change32([0; 4], first).change32([0; 4], second);
+    }
+    write(frame.header(NETWORK_OFFSET + IP_BYTES).ok()?, error.v6(), error.rest(), &[], sum);
     Some(())
 }
 

@@ -50,6 +50,10 @@ fn answer_with(
     what: u32,
     (dropped, answered): (Reason, Reason),
 ) -> Result<(Reason, u32), Reason> {
+    // Errors are about whole packets and first parts (RFC 1122, 3.2.2).
+    if globals::has_fragments_by_address() && arrival.packet.is_later_part() {
+        return Err(dropped);
+    }
     if !globals::explains() && answer(ctx.ctx, arrival, what) != ANSWERED {
         return Err(dropped);
     }

@@ -238,6 +238,9 @@ fn drop_hint(reason: Reason) -> &'static str {
         Reason::NoHeadroom => {
             "the driver leaves no room for outer headers: attach in mode generic, or use another mode than ipip and gue"
         }
+        Reason::FragmentLost => {
+            "parts of packets whose backend has gone: harmless where backends were removed or disabled"
+        }
         Reason::PortsExhausted => {
             "see `flowgate stats`: if the table of translated flows is fuller than half raise limits.flows, else name \
              more agent.source_addresses"

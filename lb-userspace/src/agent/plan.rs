@@ -13,8 +13,8 @@ use super::{
 use crate::{
     datapath::apply::{WantedBackend, WantedService},
     model::{
-        AdminState, Backend, Desired, DesiredService, Health, Mode, OnDown, Protocol, Refuse, Scheduler,
-        Service, TunnelDontFragment,
+        AdminState, Backend, Desired, DesiredService, Fragments, Health, Mode, OnDown, Protocol, Refuse,
+        Scheduler, Service, TunnelDontFragment,
     },
     placement::{Share, WHOLE},
     ring,
@@ -78,6 +78,7 @@ fn plan_service(
         timeouts: timeouts_of(service),
         reject: service.refuse == Refuse::Reject,
         answer_ping: service.answer_ping,
+        fragments_by_address: service.fragments == Fragments::ByAddress,
         tunnel: tunnel_of(service),
         // By all backends, not those that are up: health must not change a ring's size, which moves flows.
         ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::entry::HealthEntry,
     model::{
-        AdminState, AttachMode, Health, Mode, OnDown, Origin, PanicAction, Protocol, Refuse, Scheduler,
-        ServiceName, TunnelDontFragment,
+        AdminState, AttachMode, Fragments, Health, Mode, OnDown, Origin, PanicAction, Protocol, Refuse,
+        Scheduler, ServiceName, TunnelDontFragment,
     },
 };
 
@@ -171,6 +171,9 @@ pub struct ServiceOptions {
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_ping: Option<bool>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<Fragments>,
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
@@ -351,6 +354,9 @@ pub struct ServiceChange {
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_ping: Option<bool>,
+    /// As in `config::entry::ServiceEntry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<Fragments>,
     /// As in `config::entry::ServiceEntry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,

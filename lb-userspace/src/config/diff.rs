@@ -138,6 +138,7 @@ fn service_fields(desired: &DesiredService) -> Fields {
         ("on_down", service.on_down.to_string()),
         ("refuse", service.refuse.to_string()),
         ("answer_ping", service.answer_ping.to_string()),
+        ("fragments", service.fragments.to_string()),
         ("slow_start", format_duration(service.slow_start)),
         ("panic_threshold", service.panic_threshold.to_string()),
         ("panic_action", service.panic_action.to_string()),

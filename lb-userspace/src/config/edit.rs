@@ -96,6 +96,7 @@ fn overlay_options(entry: &mut ServiceEntry, change: &ServiceChange) {
     entry.on_down = options.on_down.or(entry.on_down.take());
     entry.refuse = options.refuse.or(entry.refuse.take());
     entry.answer_ping = options.answer_ping.or(entry.answer_ping.take());
+    entry.fragments = options.fragments.or(entry.fragments.take());
     entry.slow_start = options.slow_start.or(entry.slow_start.take());
     entry.panic_threshold = options.panic_threshold.or(entry.panic_threshold.take());
     entry.panic_action = options.panic_action.or(entry.panic_action.take());

@@ -9,7 +9,9 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::model::{AttachMode, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, TunnelDontFragment};
+use crate::model::{
+    AttachMode, Fragments, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, TunnelDontFragment,
+};
 
 /// A `[[service]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,9 @@ pub struct ServiceEntry {
     /// Whether pings to the address are answered where they come in; false where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_ping: Option<bool>,
+    /// How packets in parts are steered; `follow-first` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<Fragments>,
     /// A duration; "0s", which is off, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
@@ -243,6 +248,9 @@ pub struct LimitsEntry {
     /// Ring slots of all services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_slots: Option<u32>,
+    /// First parts of packets; 0: other parts follow none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<u32>,
 }
 
 /// A whole file.

@@ -30,6 +30,7 @@ pub fn service_to_entry(service: &Service) -> ServiceEntry {
         on_down: Some(service.on_down),
         refuse: Some(service.refuse),
         answer_ping: Some(service.answer_ping),
+        fragments: Some(service.fragments),
         slow_start: Some(format_duration(service.slow_start)),
         panic_threshold: Some(service.panic_threshold),
         panic_action: Some(service.panic_action),
@@ -53,6 +54,7 @@ pub fn service_to_options(service: &Service) -> ServiceOptions {
         on_down: entry.on_down,
         refuse: entry.refuse,
         answer_ping: entry.answer_ping,
+        fragments: entry.fragments,
         slow_start: entry.slow_start,
         panic_threshold: entry.panic_threshold,
         panic_action: entry.panic_action,
@@ -156,6 +158,7 @@ impl File {
         self.set("services", limits.services);
         self.set("backends", limits.backends);
         self.set("ring_slots", limits.ring_slots);
+        self.set("fragments", limits.fragments);
     }
 
     fn service(&mut self, desired: &DesiredService) {
@@ -180,6 +183,7 @@ impl File {
         self.set_some("on_down", entry.on_down.map(|on_down| quote(on_down.as_str())));
         self.set_some("refuse", entry.refuse.map(|refuse| quote(refuse.as_str())));
         self.set_some("answer_ping", entry.answer_ping);
+        self.set_some("fragments", entry.fragments.map(|fragments| quote(fragments.as_str())));
         self.set_some("slow_start", entry.slow_start.as_deref().map(quote));
         self.set_some("panic_threshold", entry.panic_threshold);
         self.set_some("panic_action", entry.panic_action.map(|action| quote(action.as_str())));

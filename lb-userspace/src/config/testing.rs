@@ -12,8 +12,8 @@ use super::{
 use crate::{
     api::schema::BackendChange,
     model::{
-        AdminState, Backend, Desired, HealthCheck, HttpCheck, Limits, Mode, OnDown, Origin, PanicAction,
-        Probe, Protocol, Refuse, Scheduler, Service, TunnelDontFragment,
+        AdminState, Backend, Desired, Fragments, HealthCheck, HttpCheck, Limits, Mode, OnDown, Origin,
+        PanicAction, Probe, Protocol, Refuse, Scheduler, Service, TunnelDontFragment,
     },
 };
 
@@ -33,6 +33,7 @@ pub(crate) fn entry(name: &str, address: &str, backends: &[&str]) -> ServiceEntr
         on_down: None,
         refuse: None,
         answer_ping: None,
+        fragments: None,
         slow_start: None,
         panic_threshold: None,
         panic_action: None,
@@ -143,6 +144,11 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                     on_down: if tcp { OnDown::Reset } else { OnDown::Rehash },
                     refuse: if v6 { Refuse::Reject } else { Refuse::Drop },
                     answer_ping: idle_seconds % 3 == 0,
+                    fragments: if !tcp && number == 0 && (dsr || mode.is_tunnel()) {
+                        Fragments::ByAddress
+                    } else {
+                        Fragments::FollowFirst
+                    },
                     slow_start: Duration::from_millis(idle_seconds * 100),
                     panic_threshold: (idle_seconds % 101) as u8,
                     panic_action: if dsr { PanicAction::None } else { PanicAction::All },

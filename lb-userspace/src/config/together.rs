@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::server::SERVER_SERVICES;
 
 use super::error::{Problem, Scope};
 use crate::{
-    model::{Desired, DesiredService, Limits, Mode, Origin, Protocol, Service},
+    model::{Desired, DesiredService, Fragments, Limits, Mode, Origin, Protocol, Service},
     ring,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Claim {
     pub(super) address: Option<SocketAddr>,
     /// How its packets are forwarded.
     pub(super) mode: Mode,
+    /// How its packets in parts are steered.
+    pub(super) fragments: Fragments,
     /// In their order; none in the place of one that is not valid.
     pub(super) backends: Vec<Option<SocketAddr>>,
     /// The size of its ring.
@@ -37,6 +39,7 @@ impl Claim {
             protocol: service.protocol,
             address: Some(service.address),
             mode: service.mode,
+            fragments: service.fragments,
             backends: service.backends.iter().map(|backend| Some(backend.address)).collect(),
             ring_slots: ring::size(service.backends.iter().map(|backend| backend.weight)),
         }
@@ -100,8 +103,32 @@ pub(super) fn clashes(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
             problems.push(scope.problem("address", message));
         }
     }
+    problems.extend(shared_fragments(claims));
     problems.extend(crowded_servers(claims));
     problems.extend(overruns(claims, limits));
+    problems
+}
+
+/// Services that want the same parts of packets: those have no port to tell them apart by.
+fn shared_fragments(claims: &[Claim]) -> Vec<Problem> {
+    let mut owners: BTreeMap<IpAddr, &Claim> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for claim in claims.iter().filter(|claim| claim.fragments == Fragments::ByAddress) {
+        let Some(address) = claim.address else { continue };
+        match owners.get(&address.ip()) {
+            None => {
+                owners.insert(address.ip(), claim);
+            }
+            Some(first) => {
+                let message = format!(
+                    "fragments = \"by-address\" is also that of {}, which has the same address, and parts of packets have \
+                     no port: use \"follow-first\" for one of them, or another address",
+                    first.scope.subject()
+                );
+                problems.push(claim.scope.problem("fragments", message));
+            }
+        }
+    }
     problems
 }
 

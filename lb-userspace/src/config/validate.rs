@@ -5,6 +5,7 @@
 mod address;
 mod agent;
 mod duration;
+mod fragments;
 mod health;
 mod limits;
 mod options;

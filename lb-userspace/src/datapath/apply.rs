@@ -1,8 +1,8 @@
 //! Making the maps what the controller wants, by the fewest writes, in an order in which every moment is right:
 //! backends, then the ring, then the service; on the way out the reverse.
 
+mod addresses;
 mod backends;
-mod pings;
 mod rings;
 mod servers;
 
@@ -46,6 +46,8 @@ pub struct WantedService {
     pub reject: bool,
     /// Whether pings to its address are answered.
     pub answer_ping: bool,
+    /// Whether parts of its packets go by their addresses.
+    pub fragments_by_address: bool,
     /// What its tunnel is like, where its mode has one.
     pub tunnel: TunnelOptions,
     /// Slots of its ring, at most.
@@ -190,6 +192,8 @@ impl Reconciler {
     /// next call goes on from there.
     pub fn reconcile(&mut self, wanted: &[WantedService], now: Instant) -> Result<(), DatapathError> {
         let keys: HashSet<_> = wanted.iter().map(|service| service.key).collect();
+        // No address leads to a service that goes; at the end those that have come are led to.
+        self.put_addresses(wanted)?;
         let gone: Vec<_> = self.live.services.keys().filter(|key| !keys.contains(*key)).copied().collect();
         for key in gone {
             self.remove_service(&key, now)?;
@@ -199,7 +203,7 @@ impl Reconciler {
         for service in wanted {
             self.put_service(service, now)?;
         }
-        self.put_ping_addresses(wanted)
+        self.put_addresses(wanted)
     }
 
     /// What packets ask of the program, for the services that are in the maps.
@@ -279,7 +283,8 @@ impl Reconciler {
         let counts = if wanted.counts_flows() { Service::COUNTS_FLOWS } else { 0 };
         let shares = if self.shares_servers(service, wanted) { Service::SHARES_SERVERS } else { 0 };
         let pings = if wanted.answer_ping { Service::ANSWERS_PINGS } else { 0 };
-        let flags = rejects | counts | shares | pings;
+        let fragments = if wanted.fragments_by_address { Service::FRAGMENTS_BY_ADDRESS } else { 0 };
+        let flags = rejects | counts | shares | pings | fragments;
         let [classes_low, classes_high] = wanted.timeouts.classes().0.to_ne_bytes();
         let [port_high, port_low] = wanted.key.port;
         let settings = u64::from_ne_bytes([

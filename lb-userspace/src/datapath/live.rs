@@ -1,12 +1,13 @@
 //! What is in the maps at this moment, as this agent knows it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{
-    Addr, Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, SourceRange, Timeouts,
+    Addr, AddressUse, Backend, Features, NextHop, Scheduler, Server, Service, ServiceKey, SourceRange,
+    Timeouts,
     abi::{MAX_NEXT_HOPS, MAX_SOURCES},
     ring::RingRef,
 };
@@ -30,7 +31,7 @@ pub(super) struct Live {
     /// Servers of mode `nat`, and the services whose backends they are.
     pub(super) servers: HashMap<ServiceKey, Server>,
     /// Addresses whose pings are answered.
-    pub(super) ping_addresses: HashSet<Addr>,
+    pub(super) addresses: HashMap<Addr, AddressUse>,
 }
 
 /// One service.
@@ -115,7 +116,7 @@ impl Live {
             next_hops: LiveNextHops { space: Space::new(1..MAX_NEXT_HOPS), users: HashMap::new() },
             sources: LiveSources::read(tables),
             servers: tables.servers()?.into_iter().collect(),
-            ping_addresses: tables.ping_addresses()?.into_iter().collect(),
+            addresses: tables.addresses()?.into_iter().collect(),
         };
         let mut by_index = HashMap::new();
         for (key, index) in tables.keys()? {
@@ -158,6 +159,7 @@ pub(super) fn features_of(mode: u8, flags: u8) -> Features {
     Features(1 << mode)
         .and(asked(Service::SHARES_SERVERS, Features::SHARED_SERVERS))
         .and(asked(Service::ANSWERS_PINGS, Features::ANSWERED_PINGS))
+        .and(asked(Service::FRAGMENTS_BY_ADDRESS, Features::FRAGMENTS_BY_ADDRESS))
 }
 
 impl LiveBackend {

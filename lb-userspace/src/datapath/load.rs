@@ -245,6 +245,7 @@ fn load(
         .override_global(globals::FLOW_MASK, &flow_mask, true)
         .override_global(globals::NAT_MASK, &nat_mask, true)
         .override_global(globals::REPLY_MASK, &reply_mask, true)
+        .override_global(globals::FRAGMENT_SLOTS, &identity.fragments, true)
         .override_global(globals::HASH_KEY_0, &identity.hash_key[0], true)
         .override_global(globals::HASH_KEY_1, &identity.hash_key[1], true)
         .override_global(globals::NAT_PORT_FIRST, &identity.nat_port_first, true)

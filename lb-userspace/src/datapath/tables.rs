@@ -4,10 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use aya::maps::{DevMap, HashMap, Map, MapData, PerCpuArray};
 use lb_common::{
-    Addr, Backend, Explanation, Interface, Load, NextHop, Server, Service, ServiceKey,
+    Addr, AddressUse, Backend, Explanation, Interface, Load, NextHop, Server, Service, ServiceKey,
     abi::{Identity, MAX_CLIENT_HOPS, MAX_INTERFACES, MAX_NEXT_HOPS, MAX_SOURCES, maps},
     counters::{BACKEND_COUNTERS, BackendCounters},
     flow_table::{Bucket, BucketHops},
+    fragment::FragmentEntry,
     nat_table::{NatBucket, NatReply},
     reason::{REASONS, Reason, counter_index},
     ring::{LINE_SLOTS, RingLine},
@@ -29,7 +30,7 @@ pub struct Tables {
     pub(super) flows: Arc<FlowTables>,
     service_keys: HashMap<MapData, [u8; 24], u32>,
     servers: HashMap<MapData, [u8; 24], [u8; 16]>,
-    ping_addresses: HashMap<MapData, [u8; 16], u32>,
+    addresses: HashMap<MapData, [u8; 16], u32>,
     egress: DevMap<MapData>,
     packets: PerCpuArray<MapData, u64>,
     backend_counters: PerCpuArray<MapData, BackendCounters>,
@@ -60,6 +61,7 @@ impl Sizes {
             services: limits.services + 1,
             backends: limits.backends.saturating_add(1).min(1 << 16),
             ring_slots: limits.ring_slots,
+            fragments: if limits.fragments == 0 { 0 } else { limits.fragments.next_power_of_two() },
             ..Identity::default()
         };
         Self { identity }
@@ -90,7 +92,10 @@ impl Sizes {
             (maps::LOADS, identity.backends, bytes(size_of::<Load>())),
             (maps::TURNS, identity.services, 8),
             (maps::ICMP_ERRORS, 1, 8),
-            (maps::PING_ADDRESSES, identity.services, 4),
+            (maps::ADDRESSES, identity.services, 4),
+            // There is a map even where nothing is remembered.
+            (maps::FRAGMENTS, identity.fragments.max(1), bytes(size_of::<FragmentEntry>())),
+            (maps::IDENTIFICATIONS, 1, 8),
             (maps::EXPLANATION, 1, bytes(size_of::<Explanation>())),
             (maps::IDENTITY, 1, bytes(size_of::<Identity>())),
         ]
@@ -122,7 +127,7 @@ impl Tables {
             flows: Arc::new(flows),
             service_keys: typed(pins, maps::SERVICE_KEYS)?,
             servers: typed(pins, maps::SERVERS)?,
-            ping_addresses: typed(pins, maps::PING_ADDRESSES)?,
+            addresses: typed(pins, maps::ADDRESSES)?,
             egress: typed(pins, maps::EGRESS)?,
             packets: typed(pins, maps::PACKETS)?,
             backend_counters: typed(pins, maps::BACKEND_COUNTERS)?,
@@ -188,23 +193,26 @@ impl Tables {
             .map_err(|error| DatapathError::kernel("cannot read the data plane's servers", &error))
     }
 
-    /// Has pings to an address answered, or answered no more.
-    pub(super) fn answer_pings(&mut self, address: Addr, answered: bool) -> Result<(), DatapathError> {
-        let done = if answered {
-            self.ping_addresses.insert(address.0, 1, 0)
-        } else {
-            self.ping_addresses.remove(&address.0)
+    /// Says what an address is used for; none: for nothing any more.
+    pub(super) fn set_address(
+        &mut self,
+        address: Addr,
+        used: Option<AddressUse>,
+    ) -> Result<(), DatapathError> {
+        let done = match used {
+            Some(AddressUse(used)) => self.addresses.insert(address.0, used, 0),
+            None => self.addresses.remove(&address.0),
         };
-        done.map_err(|error| DatapathError::kernel("cannot say whose pings are answered", &error))
+        done.map_err(|error| DatapathError::kernel("cannot say what an address is used for", &error))
     }
 
-    /// Every address whose pings are answered.
-    pub(super) fn ping_addresses(&self) -> Result<Vec<Addr>, DatapathError> {
-        self.ping_addresses
-            .keys()
-            .map(|key| key.map(Addr))
+    /// Every address that is used for something, and what for.
+    pub(super) fn addresses(&self) -> Result<Vec<(Addr, AddressUse)>, DatapathError> {
+        self.addresses
+            .iter()
+            .map(|entry| entry.map(|(address, used)| (Addr(address), AddressUse(used))))
             .collect::<Result<_, _>>()
-            .map_err(|error| DatapathError::kernel("cannot read whose pings are answered", &error))
+            .map_err(|error| DatapathError::kernel("cannot read what addresses are used for", &error))
     }
 
     /// Lets frames out by the interface in `slot`.

@@ -12,10 +12,12 @@ pub struct Limits {
     pub backends: u32,
     /// Slots of all rings together, old and new ones during a change included.
     pub ring_slots: u32,
+    /// Packets in parts whose first part is remembered at once, so that the others follow it; 0: they pass to the kernel.
+    pub fragments: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 1 << 20, services: 1 << 10, backends: 1 << 12, ring_slots: 1 << 22 }
+        Self { flows: 1 << 20, services: 1 << 10, backends: 1 << 12, ring_slots: 1 << 22, fragments: 1 << 14 }
     }
 }

@@ -14,8 +14,8 @@ pub use health_check::{HealthCheck, HttpCheck, Probe};
 pub use limits::Limits;
 pub use name::{InvalidServiceName, ServiceName};
 pub use service::{
-    AdminState, Backend, FlowState, Health, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, Service,
-    TunnelDontFragment,
+    AdminState, Backend, FlowState, Fragments, Health, Mode, OnDown, PanicAction, Protocol, Refuse,
+    Scheduler, Service, TunnelDontFragment,
 };
 
 use std::{net::IpAddr, path::PathBuf};

@@ -34,6 +34,8 @@ pub struct Service {
     pub refuse: Refuse,
     /// Whether Flowgate answers pings to the address. Else the kernel does, where it has the address.
     pub answer_ping: bool,
+    /// How packets in parts are steered.
+    pub fragments: Fragments,
     /// How long a backend that has come up takes until it has its whole share; zero: it has it at once.
     pub slow_start: Duration,
     /// Percent of backends, by weight, below which panic sets in; 0: never.
@@ -125,6 +127,16 @@ macro_rules! words {
             }
         }
     };
+}
+
+words! {
+    /// How packets in parts (IP fragments) are steered.
+    Fragments {
+        /// The first part by its ports; the others, which have none, follow it if they come after it.
+        FollowFirst => "follow-first",
+        /// All by their addresses, in any order: UDP, in modes whose answers do not come back by Flowgate.
+        ByAddress => "by-address",
+    }
 }
 
 words! {

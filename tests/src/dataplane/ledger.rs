@@ -128,6 +128,16 @@ impl Sent<'_> {
         self
     }
 
+    /// It must have been sent, with right checksums.
+    ///
+    /// # Panics
+    /// Where it was not.
+    pub fn expect_sent(self) -> Self {
+        assert!(self.fate.action.is_sent(), "{}: {:?}", self.case.name, self.fate.action);
+        checksums::check(&self.fate.frame).unwrap_or_else(|error| panic!("{}: {error}", self.case.name));
+        self
+    }
+
     /// What a backend's counters must have risen by: packets and bytes in, packets and bytes out, flows.
     pub fn credits(mut self, backend: SocketAddr, counters: BackendCounters) -> Self {
         self.credits.insert(backend, counters);

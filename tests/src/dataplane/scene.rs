@@ -181,6 +181,7 @@ impl Kind {
             timeouts: Timeouts::new(300, 64, 32, 300),
             reject: false,
             answer_ping: false,
+            fragments_by_address: false,
             tunnel: TunnelOptions::new(GUE_PORT, DontFragment::Copy),
             ring_slots: ring::size(backends.iter().map(|backend| backend.ring_weight)),
             backends,

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     config::entry::HealthKind,
-    model::{Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, ServiceName, TunnelDontFragment},
+    model::{
+        Fragments, Mode, OnDown, PanicAction, Protocol, Refuse, Scheduler, ServiceName, TunnelDontFragment,
+    },
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -154,6 +156,9 @@ pub(crate) struct ServiceOptions {
     /// Whether Flowgate answers pings to the service's address [a new service: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) answer_ping: Option<bool>,
+    /// How packets in parts are steered [a new service: follow-first]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) fragments: Option<Fragments>,
     /// How long a backend that comes up takes to its whole share; 0s for at once [a new service: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slow_start: Option<String>,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::schema::{FlowTotals, ServiceDetail, ServiceOptions, ServiceRow},
     config::entry::{HealthEntry, HealthKind},
-    model::{OnDown, Origin, PanicAction, Refuse, TunnelDontFragment},
+    model::{Fragments, OnDown, Origin, PanicAction, Refuse, TunnelDontFragment},
 };
 
 /// One line for each service.
@@ -72,6 +72,9 @@ pub(crate) fn service(detail: &ServiceDetail, paint: Paint) -> String {
     ];
     if detail.options.answer_ping == Some(true) {
         about.push(("pings", "answered by Flowgate".to_owned()));
+    }
+    if detail.options.fragments == Some(Fragments::ByAddress) {
+        about.push(("fragments", "steered by addresses alone".to_owned()));
     }
     about.extend(tunnel(&detail.options));
     about.extend(traffic(row.totals));

@@ -90,8 +90,8 @@ fn unknown_fields_name_the_nearest_or_all() {
         ("[servce]\n", "flowgate.toml:1:2: unknown field `servce`: did you mean `service`?"),
         (
             "[limits]\ncolour = 1\n",
-            "flowgate.toml:2:1: unknown field `colour`: known here are `flows`, `services`, `backends` and \
-             `ring_slots`",
+            "flowgate.toml:2:1: unknown field `colour`: known here are `flows`, `services`, `backends`, \
+             `ring_slots` and `fragments`",
         ),
     ];
     for (text, expected) in cases {

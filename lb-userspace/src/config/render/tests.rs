@@ -53,6 +53,7 @@ closing_timeout = "1m"
 on_down = "keep"
 refuse = "drop"
 answer_ping = false
+fragments = "follow-first"
 slow_start = "0s"
 panic_threshold = 0
 panic_action = "all"

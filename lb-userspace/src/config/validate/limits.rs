@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use lb_common::fragment::LEAST_SLOTS;
+
 use crate::{
     config::{
         entry::LimitsEntry,
@@ -24,7 +26,12 @@ pub(super) fn validate(entry: LimitsEntry, problems: &mut Problems) -> Limits {
             default
         }
     };
+    let fragments = match entry.fragments {
+        Some(0) => 0,
+        fragments => within(fragments, default.fragments, "fragments", LEAST_SLOTS..=16_777_216),
+    };
     Limits {
+        fragments,
         flows: within(entry.flows, default.flows, "flows", 1024..=134_217_728),
         services: within(entry.services, default.services, "services", 1..=16_384),
         backends: within(entry.backends, default.backends, "backends", 1..=65_535),

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{address, health, options, tunnel};
+use super::{address, fragments, health, options, tunnel};
 use crate::{
     config::{
         entry::{BackendEntry, ServiceEntry},
         error::{Problem, Problems, Scope},
         together::Claim,
     },
-    model::{Backend, Mode, PanicAction, Refuse, Service, ServiceName},
+    model::{Backend, Fragments, Mode, PanicAction, Refuse, Service, ServiceName},
     ring,
 };
 
@@ -39,10 +39,12 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
         protocol: entry.protocol,
         address: front,
         mode,
+        fragments: entry.fragments.unwrap_or(Fragments::FollowFirst),
         ring_slots: ring::size(backends.iter().flatten().map(|backend| backend.weight)),
         backends: backends.iter().map(|backend| backend.map(|backend| backend.address)).collect(),
     };
     let tunnel = tunnel::validate(entry, mode, scope, problems);
+    let fragments = problems.keep(fragments::validate(entry, mode, scope));
     let whole = || {
         let (options, tunnel) = (options?, tunnel?);
         Some(Service {
@@ -58,6 +60,7 @@ pub(super) fn validate(entry: &ServiceEntry, scope: &Scope, problems: &mut Probl
             on_down: options.on_down,
             refuse: entry.refuse.unwrap_or(Refuse::Drop),
             answer_ping: entry.answer_ping.unwrap_or(false),
+            fragments: fragments?,
             slow_start: options.slow_start,
             panic_threshold: options.panic_threshold,
             panic_action: entry.panic_action.unwrap_or(PanicAction::All),

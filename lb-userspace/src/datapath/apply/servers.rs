@@ -30,8 +30,12 @@ pub fn features_of(wanted: &[WantedService]) -> Features {
     let mut seen = HashSet::new();
     let is_shared = servers_of(wanted).any(|server| !seen.insert(server));
     let pings = wanted.iter().any(|service| service.answer_ping);
+    let fragments = wanted.iter().any(|service| service.fragments_by_address);
     let asked = |is_asked, feature| if is_asked { feature } else { Features::NONE };
-    modes.and(asked(is_shared, Features::SHARED_SERVERS)).and(asked(pings, Features::ANSWERED_PINGS))
+    modes
+        .and(asked(is_shared, Features::SHARED_SERVERS))
+        .and(asked(pings, Features::ANSWERED_PINGS))
+        .and(asked(fragments, Features::FRAGMENTS_BY_ADDRESS))
 }
 
 impl Reconciler {
