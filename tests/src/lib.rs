@@ -48,6 +48,7 @@ pub mod cpu;
 pub mod dataplane;
 pub mod decapsulator;
 pub mod extensions;
+pub mod fuzz;
 pub mod http;
 pub mod link;
 pub mod load;

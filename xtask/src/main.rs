@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod leftovers;
 mod linker;
 mod lint;
@@ -31,6 +32,7 @@ Examples:
   cargo xtask test net_drain           the tests of one file, or those whose name contains this
   cargo xtask test --quick             what needs no root: lint and host-level tests
   cargo xtask demo --keep              the demo, left running afterwards
+  cargo xtask fuzz --minutes 10        frames that went wrong on the way, judged by a model
   cargo xtask bench choosing           figures on choosing a backend, into docs/choosing.md
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
@@ -55,6 +57,8 @@ enum Task {
     Demo(demo::Options),
     /// Make figures with the real program, as JSON and in docs/ (as root)
     Bench(bench::Options),
+    /// Throw made-up and damaged frames at the real program, and judge by a model what becomes of them (as root)
+    Fuzz(fuzz::Options),
     /// Check formatting, warnings and the architecture's rules
     Lint,
     /// Check the architecture's rules only
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::test(&options, &mut steps),
         Task::Demo(options) => demo::demo(&options, &mut steps),
         Task::Bench(options) => bench::bench(&options, &mut steps),
+        Task::Fuzz(options) => fuzz::fuzz(&options, &mut steps),
         Task::Lint => lint::lint(&mut steps),
         Task::Tidy => steps.run("tidy", tidy::tidy),
     };
