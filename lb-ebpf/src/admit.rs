@@ -27,12 +27,24 @@ pub fn admit(packet: &Packet, way: &mut Way) -> Result<Admitted, Reason> {
         None if answers(packet, way) => (Admitted::Answer, true),
         None => return Err(Reason::NotService),
     };
+    if !follows_or_is_whole(packet, &admitted) {
+        return Err(Reason::Fragment);
+    }
     if is_routed && packet.hop_limit <= 1 {
         // Its sender is told. A backend's answer is not: in nat it is the client's address that it is sent to.
         let is_request = matches!(admitted, Admitted::Request(_));
         return Err(if is_request { Reason::TimeExceeded } else { Reason::TtlExpired });
     }
     Ok(admitted)
+}
+
+/// Where no part follows another, a first part is of use to services alone that steer all of them by their addresses.
+#[inline(always)]
+fn follows_or_is_whole(packet: &Packet, admitted: &Admitted) -> bool {
+    if globals::follows_fragments() || !packet.is_first_part() {
+        return true;
+    }
+    matches!(admitted, Admitted::Request(service) if service.steers_parts_by_address())
 }
 
 /// The service that a packet is for.

@@ -115,6 +115,9 @@ fn walk(frame: &Frame, next_header: u8, offset: usize) -> Option<i64> {
                 bytes = size_of::<ExtensionHdr>();
                 let place = u16::from_be_bytes(header.rest);
                 if place >> 3 != 0 {
+                    if at + bytes > FURTHEST_TRANSPORT {
+                        return None;
+                    }
                     let later = u64::from(header.next_header) | (at as u64 + 8) << 8 | fragment;
                     return Some((later | Chain::LATER) as i64);
                 }

@@ -82,7 +82,11 @@ fn forward_frame(ctx: &XdpContext, frame: Frame) -> Result<(Reason, u32), Reason
     };
     let admitted = match admit::admit(&arrival.packet, &mut way) {
         Err(Reason::TimeExceeded) => return refuse::expired(ctx, &arrival),
-        admitted => admitted?,
+        Err(reason) => {
+            fragment::forget(ctx, &arrival);
+            return Err(reason);
+        }
+        Ok(admitted) => admitted,
     };
     let is_answer = matches!(admitted, Admitted::Answer);
     let reason = match admitted {
@@ -104,6 +108,7 @@ fn forward_frame(ctx: &XdpContext, frame: Frame) -> Result<(Reason, u32), Reason
     }
     if way.encapsulates {
         if let Err(fault) = tunnel::encapsulate(ctx, &arrival, &way) {
+            fragment::forget(ctx, &arrival);
             return fault.answer(ctx, &arrival);
         }
     } else {

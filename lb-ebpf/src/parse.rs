@@ -140,12 +140,12 @@ fn behind_extensions(
     bytes: usize,
 ) -> Result<Payload, Reason> {
     let chain = extensions::chain(ctx.ctx, next_header, IPV6_PAYLOAD)?;
+    let bytes = (IPV6_PAYLOAD + bytes).checked_sub(chain.offset()).ok_or(Reason::Malformed)?;
     let is_part = chain.is_first() || chain.is_later();
     if is_part && (!globals::takes_fragments() || chain.is_later()) {
         later_part(packet, chain.protocol());
         return Err(Reason::Fragment);
     }
-    let bytes = (IPV6_PAYLOAD + bytes).checked_sub(chain.offset()).ok_or(Reason::Malformed)?;
     Ok(Payload { protocol: chain.protocol(), offset: chain.offset(), bytes, is_first_part: chain.is_first() })
 }
 

@@ -97,13 +97,16 @@ fn ask_every_way(
     let agent = Agent::start(&net.balancer.netns, Setup::on(interfaces).file(&file))?;
     agent.wait_until_all_up(UP_WITHIN)?;
     for way in ways {
-        let forwarded = agent.packets("forwarded")?;
+        let (forwarded, replied) = (agent.packets("forwarded")?, agent.packets("replied")?);
         net.client
             .netns
             .run_in(|| ask(way.target))
             .with_context(|| format!("{}: {}", way.name, agent.cli_ok(&["stats"]).unwrap_or_default()))?;
         let forwarded = agent.packets("forwarded")? - forwarded;
         ensure!(forwarded >= 3 * DATAGRAMS as u64, "{}: {forwarded} parts by Flowgate", way.name);
+        let replied = agent.packets("replied")? - replied;
+        let is_answered_here = matches!(way.mode, "full-nat" | "nat");
+        ensure!(!is_answered_here || replied >= 3 * DATAGRAMS as u64, "{}: {replied} back", way.name);
     }
     Ok(())
 }

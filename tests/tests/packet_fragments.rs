@@ -242,7 +242,7 @@ fn a_first_part_without_a_whole_header_passes() {
     }
 }
 
-/// Found by fuzzing: a later part that was shorter than its own header was sent on.
+/// Found by fuzzing: later parts that were shorter than their own headers were sent on.
 #[test]
 fn a_part_that_contradicts_itself_passes() {
     let places = places();
@@ -251,7 +251,8 @@ fn a_part_that_contradicts_itself_passes() {
         let parts = place.parts(1, 9);
         assert_eq!(plane.run(0, &parts[0]).action, Action::Tx, "{}", place.kind);
         let longer = (parts[1].len() as u16 - 13).to_be_bytes();
-        let lengths: &[[u8; 2]] = if place.kind.v6 { &[[0xff, 0xff]] } else { &[[0, 8], [0, 19], longer] };
+        let lengths: &[[u8; 2]] =
+            if place.kind.v6 { &[[0xff, 0xff], [0, 0], [0, 7]] } else { &[[0, 8], [0, 19], longer] };
         for length in lengths {
             let mut part = parts[1].clone();
             let at = ETHERNET + if place.kind.v6 { 4 } else { 2 };
@@ -313,7 +314,7 @@ fn identifications_of_translated_parts_are_ours() {
 
 /// A part is remembered wrongly never, and forgotten only by want of room.
 #[test]
-fn a_full_table_forgets_the_oldest_and_mixes_up_nothing() {
+fn a_full_table_mixes_up_nothing() {
     let place = places().into_iter().find(|place| place.kind.mode == Mode::FullNat).expect("the first");
     let mut options = Options::default().flows(65_536);
     options.limits.fragments = 64;
@@ -333,22 +334,83 @@ fn a_full_table_forgets_the_oldest_and_mixes_up_nothing() {
             other => panic!("{other:?}"),
         }
     }
-    // All 64 places are taken by the last ones.
+    // As many as there are places.
     assert!(followed > 48 && followed <= 64, "{followed} followed, {forgotten} forgotten");
 }
 
+/// And a service whose parts go by address takes its own alone.
 #[test]
 fn without_a_table_parts_are_the_kernels() {
-    let places = places();
     let mut options = Options::default();
     options.limits.fragments = 0;
-    let plane = plane(&places, &options);
-    for place in places {
-        for (n, part) in place.parts(1, 9).iter().enumerate() {
-            plane.case(format!("{}, part {n}", place.kind)).send(part).passes(Reason::Fragment);
+    let is_by_address = |kind: Kind| kind.mode == Mode::Dsr && kind.udp;
+    for some_by_address in [false, true] {
+        let mut plane = plane(&[], &options);
+        let service = |place: &Place| WantedService {
+            fragments_by_address: some_by_address && is_by_address(place.kind),
+            ..place.service(&[11])
+        };
+        plane.apply(&places().iter().map(service).collect::<Vec<_>>());
+        for place in places().into_iter().filter(|place| !is_by_address(place.kind)) {
+            for part in &place.parts(1, 9)[..if some_by_address { 1 } else { 3 }] {
+                plane.case(place.kind).send(part).passes(Reason::Fragment);
+            }
+            let whole = place.packet(place.client(1), 9).frame();
+            assert_eq!(plane.run(0, &whole).action, Action::Tx, "{}", place.kind);
         }
-        let whole = place.packet(place.client(1), 9).frame();
-        assert_eq!(plane.run(0, &whole).action, Action::Tx, "{}", place.kind);
+    }
+}
+
+/// A first part that comes twice is the same packet to its receiver.
+#[test]
+fn a_first_part_that_comes_again_gets_the_same_identification() {
+    let places = places();
+    let plane = plane(&places, &Options::default());
+    for place in places.into_iter().filter(|place| place.kind.rewrites()) {
+        let first = &place.parts(1, 9)[0];
+        let [one, two] = [0, 1].map(|_| identification(&plane.run(0, first).frame));
+        let another = identification(&plane.run(0, &place.parts(1, 10)[0]).frame);
+        assert_eq!(one, two, "{}", place.kind);
+        assert_ne!(one, another, "{}", place.kind);
+    }
+}
+
+/// The sender uses an identification again, for something that is not ours: its other parts are not sent after the old one's.
+#[test]
+fn a_first_part_for_nobody_ends_what_was_remembered() {
+    let places = places();
+    let plane = plane(&places, &Options::default());
+    for place in places {
+        let kind = place.kind;
+        assert_eq!(plane.run(0, &place.parts(1, 9)[0]).action, Action::Tx, "{kind}");
+        let nobody = SocketAddr::new(kind.address().ip(), 99);
+        let parts =
+            kind.packet(place.client(1), nobody).payload(&[7; 1000]).identification(9).fragments(PART);
+        plane.case(format!("{kind}, first")).send(&parts[0]).passes(Reason::NotService);
+        plane.case(format!("{kind}, later")).send(&parts[1]).passes(Reason::Fragment);
+    }
+}
+
+/// A disabled backend gets no requests any more; what it still answers reaches the client whole.
+#[test]
+fn answers_of_a_disabled_backend_are_whole() {
+    let places: Vec<_> = places().into_iter().filter(|place| place.kind.rewrites()).collect();
+    let mut plane = plane(&places, &Options::default());
+    let asked: Vec<_> = places
+        .iter()
+        .map(|place| Parsed::of(&plane.run(0, &place.packet(place.client(1), 1).frame()).frame).source())
+        .collect();
+    let disabled = |place: &Place| {
+        let mut service = place.service(&[11]);
+        service.backends[0].usable = false;
+        service
+    };
+    plane.apply(&places.iter().map(disabled).collect::<Vec<_>>());
+    for (place, asked) in places.iter().zip(asked) {
+        let answer =
+            place.kind.answer(place.backend(11).address, asked).payload(&[9; 1000]).identification(5);
+        let actions: Vec<_> = answer.fragments(PART).iter().map(|part| plane.run(0, part).action).collect();
+        assert!(actions.iter().all(|action| *action == actions[0]), "{}: {actions:?}", place.kind);
     }
 }
 

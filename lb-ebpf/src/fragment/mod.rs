@@ -28,7 +28,7 @@ pub fn remember(ctx: &XdpContext, arrival: &mut Arrival, way: &Way, is_answer: b
     let mut identification = 0;
     if way.rewrites {
         how |= Found::TRANSLATED;
-        identification = table::next_identification();
+        identification = table::identification(key);
         write::identify(ctx, arrival, identification)?;
         arrival.packet.source.0 = bytes_of(way.source);
         arrival.packet.destination.addr.0 = bytes_of(way.destination);
@@ -40,6 +40,18 @@ pub fn remember(ctx: &XdpContext, arrival: &mut Arrival, way: &Way, is_answer: b
     let found = Found::word(way.backend, u32::from(way.client_hop), how);
     table::put_fragment(arrival, key, found, identification);
     Ok(())
+}
+
+/// Forgets where the first part of a packet has gone: this one, which looks the same, goes nowhere.
+#[inline(always)]
+pub fn forget(ctx: &XdpContext, arrival: &Arrival) {
+    if globals::follows_fragments()
+        && !globals::explains()
+        && arrival.packet.is_first_part()
+        && let Ok(key) = write::read_key(ctx, arrival)
+    {
+        table::forget_fragment(key);
+    }
 }
 
 /// Sends a part on that parsing has ended on with `reason`, if it follows one that is remembered; else the reason.
@@ -82,8 +94,13 @@ fn find(arrival: &mut Arrival, key: u64) -> Option<i64> {
     arrival.packet.source.0 = bytes_of(entry.source);
     arrival.packet.destination.addr.0 = bytes_of(entry.destination);
     let backend = BackendRef::at(fate.backend())?;
-    let stays = ServiceRef::at(fate.service())
-        .is_some_and(|service| matches!(backend.keeps_flow_of(&service, true), Ok(true)));
+    // A backend that gets nothing any more may still answer.
+    let stays = if fate.has(FragmentFate::ANSWER) {
+        backend.service() == fate.service()
+    } else {
+        ServiceRef::at(fate.service())
+            .is_some_and(|service| matches!(backend.keeps_flow_of(&service, true), Ok(true)))
+    };
     if !stays {
         return Some(LOST);
     }

@@ -15,15 +15,43 @@ static FRAGMENTS: Array<FragmentEntry, 1, IN_MEMORY> = Array::new();
 #[btf_map]
 static IDENTIFICATIONS: Array<u64, 1, IN_MEMORY> = Array::new();
 
-/// The identification of the next packet in parts that is translated: one after the other, so that as many as there are
-/// pass before one comes again.
+/// The identification of a packet that is translated: the one that its first part has been given before, if it comes again;
+/// else the next, so that as many as there are pass before one is used again.
 #[inline(always)]
-pub fn next_identification() -> u32 {
-    match IDENTIFICATIONS.get_ptr_mut(0) {
-        // SAFETY: a word of a map.
-        Some(word) => unsafe { atomic::fetch_add(word, 1) as u32 },
-        None => 0,
+pub fn identification(key: u64) -> u32 {
+    match known_identification(key) {
+        UNKNOWN => match IDENTIFICATIONS.get_ptr_mut(0) {
+            // SAFETY: a word of a map.
+            Some(word) => unsafe { atomic::fetch_add(word, 1) as u32 },
+            None => 0,
+        },
+        known => known as u32,
     }
+}
+
+const UNKNOWN: i64 = -1;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn known_identification(key: u64) -> i64 {
+    match get(key, clock::now()) {
+        Some(entry) => (entry.hop_and_identification >> 32) as i64,
+        None => UNKNOWN,
+    }
+}
+
+/// Forgets a first part.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forget_fragment(key: u64) -> i32 {
+    let (first, second) = places(key, globals::fragment_mask());
+    for place in [first, second] {
+        if let Some(entry) = FRAGMENTS.get_ptr_mut(place) {
+            // SAFETY: a word of the map's value; it is this packet's only while it has its key.
+            unsafe { atomic::exchange(&raw mut (*entry).key, key, FragmentEntry::EMPTY) };
+        }
+    }
+    0
 }
 
 /// Remembers a first part, by what it leaves as. Where another CPU is filling the place at this moment it is not remembered.

@@ -133,7 +133,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 let seconds = |modulus| Duration::from_secs(1 + idle_seconds % modulus);
                 Service {
                     name: format!("s{number}").parse().unwrap(),
-                    address: at(1, 10, port),
+                    address: at(1, 10 + number, port),
                     protocol,
                     mode,
                     scheduler: Scheduler::SourceHash,

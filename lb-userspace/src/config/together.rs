@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::server::SERVER_SERVICES;
@@ -109,24 +109,26 @@ pub(super) fn clashes(claims: &[Claim], limits: &Limits) -> Vec<Problem> {
     problems
 }
 
-/// Services that want the same parts of packets: those have no port to tell them apart by.
+/// Services that share the address of one whose parts of packets go by it: parts have no port to tell them apart by.
 fn shared_fragments(claims: &[Claim]) -> Vec<Problem> {
-    let mut owners: BTreeMap<IpAddr, &Claim> = BTreeMap::new();
     let mut problems = Vec::new();
-    for claim in claims.iter().filter(|claim| claim.fragments == Fragments::ByAddress) {
+    for (index, claim) in
+        claims.iter().enumerate().filter(|(_, claim)| claim.fragments == Fragments::ByAddress)
+    {
         let Some(address) = claim.address else { continue };
-        match owners.get(&address.ip()) {
-            None => {
-                owners.insert(address.ip(), claim);
-            }
-            Some(first) => {
-                let message = format!(
-                    "fragments = \"by-address\" is also that of {}, which has the same address, and parts of packets have \
-                     no port: use \"follow-first\" for one of them, or another address",
-                    first.scope.subject()
-                );
-                problems.push(claim.scope.problem("fragments", message));
-            }
+        let shares = |(at, other): &(usize, &Claim)| {
+            *at != index
+                && other.protocol == claim.protocol
+                && other.address.is_some_and(|other| other.ip() == address.ip())
+        };
+        if let Some((_, other)) = claims.iter().enumerate().find(shares) {
+            let message = format!(
+                "fragments = \"by-address\" takes all parts of packets for {}, and {} has the same address; parts have no \
+                 port: use \"follow-first\", or another address",
+                address.ip(),
+                other.scope.subject()
+            );
+            problems.push(claim.scope.problem("fragments", message));
         }
     }
     problems

@@ -134,7 +134,7 @@ fn v6(frame: &[u8]) -> Option<Seen> {
                 if place >> 3 != 0 {
                     datagram.protocol = extension[0];
                     datagram.transport += 8;
-                    return Some(Seen::Later(datagram));
+                    return (datagram.transport <= end.min(PORTS_BEFORE)).then_some(Seen::Later(datagram));
                 }
             }
             _ => return None,

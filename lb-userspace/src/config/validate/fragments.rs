@@ -28,8 +28,13 @@ pub(super) fn validate(entry: &ServiceEntry, mode: Mode, scope: &Scope) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::config::{testing, validate::validate_service};
+    use crate::config::{
+        testing,
+        validate::{read, validate_service},
+    };
 
     fn service(mode: Mode, protocol: Protocol, fragments: Option<Fragments>) -> Result<Fragments, String> {
         let mut entry = testing::entry("dns", "10.1.0.10", &["10.2.0.11"]);
@@ -49,6 +54,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn by_address_wants_its_address_for_itself() {
+        let file = |address: &str, protocol: &str| {
+            let service = |name: &str, address: &str, port: u16, protocol: &str, line: &str| {
+                format!(
+                    "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
+                     mode = \"dsr\"\n{line}\n[[service.backend]]\naddress = \"10.2.0.11\"\n"
+                )
+            };
+            let dns = service("dns", "10.1.0.10", 53, "udp", "fragments = \"by-address\"");
+            let text = dns + &service("other", address, 99, protocol, "");
+            read(&text, Path::new("flowgate.toml")).map_err(|error| error.to_string())
+        };
+        file("10.1.0.11", "udp").expect("another address");
+        file("10.1.0.10", "tcp").expect("another protocol");
+        let error = file("10.1.0.10", "udp").expect_err("the same address");
+        assert!(error.contains("and service \"other\" (line 10) has the same address"), "{error}");
+        assert!(error.contains("use \"follow-first\", or another address"), "{error}");
     }
 
     #[test]
