@@ -46,23 +46,29 @@ fn by_request(arrival: &Arrival) -> Option<()> {
     Some(())
 }
 
-/// Brings a flow up to date after a backend's packet; its reply half is at `reply_index`. State and tick are those
-/// of `life`, a [`Life`] that the packet has brought about.
+/// Brings a flow up to date after a backend's packet; its reply half is at `reply_index`, and was `seen` there. State and
+/// tick are those of `life`, a [`Life`] that the packet has brought about. [`REFRESHED`], or that the place is being given to
+/// another flow: whoever has seen an answer must not lose its port at that very moment.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn refresh_by_reply(reply_index: u32, life: u64) -> i32 {
-    by_reply(reply_index, Life::of(life));
-    0
+pub extern "C" fn refresh_by_reply(reply_index: u32, seen: u64, life: u64) -> i32 {
+    match by_reply(reply_index, seen, Life::of(life)) {
+        Some(()) => REFRESHED,
+        None => LOST,
+    }
 }
 
 #[inline(always)]
-fn by_reply(reply_index: u32, life: Life) -> Option<()> {
+fn by_reply(reply_index: u32, seen: u64, life: Life) -> Option<()> {
     let entry = NAT_REPLIES.get_ptr_mut(reply_index)?;
     // SAFETY: words of a map's value.
     let (word, peer) = unsafe {
         let word = ReplyWord(atomic::read(&raw const (*entry).word));
         (word, ReplyPeer(atomic::read(&raw const (*entry).peer)))
     };
+    if is_given_away(word.0, seen) {
+        return None;
+    }
     let classes = ServiceRef::at(BackendRef::at(peer.backend())?.service())?.classes();
     let slot = ForwardSlot::at(word.forward_slot())?;
     // SAFETY: words of a map's value; the value of another flow is told by its parts and left alone.
@@ -70,15 +76,25 @@ fn by_reply(reply_index: u32, life: Life) -> Option<()> {
         let value = NatValue(atomic::read(slot.value()));
         let other = value.life().state();
         if !are_halves(value, word, peer) || matches!(other, FlowState::Empty) {
-            atomic::exchange(&raw mut (*entry).word, word.0, life.put(word.0));
-            return None;
+            let is_its = atomic::exchange(&raw mut (*entry).word, word.0, life.put(word.0));
+            return (is_its || !is_given_away(atomic::read(&raw const (*entry).word), seen)).then_some(());
         }
         let own = Life::new(life.state().beside(other), classes, life.tick());
         let other = Life::new(other.beside(life.state()), classes, life.tick());
-        atomic::exchange(&raw mut (*entry).word, word.0, own.put(word.0));
+        let is_its = atomic::exchange(&raw mut (*entry).word, word.0, own.put(word.0));
+        if !is_its && is_given_away(atomic::read(&raw const (*entry).word), seen) {
+            return None;
+        }
         atomic::exchange(slot.value(), value.0, other.put(value.0));
     }
     Some(())
+}
+
+/// Whether a place, whose word is `now`, is no more the flow's that was `seen` there.
+#[inline(always)]
+fn is_given_away(now: u64, seen: u64) -> bool {
+    let is_taken = matches!(Life::of(now).state(), FlowState::Empty | FlowState::Claimed);
+    is_taken || (now ^ seen) >> Life::BITS != 0
 }
 
 /// Brings a flow's reply half up to date, if it is still that flow's, and says in what state it was.
@@ -105,9 +121,7 @@ fn touch_reply(
         let life = Life::new(known.beside(state), classes, arrival.now);
         if !atomic::exchange(&raw mut (*entry).word, word.0, life.put(word.0)) {
             // Either an answer has brought it up to date at this moment, or the place is being given to another flow.
-            let again = atomic::read(&raw const (*entry).word);
-            let is_taken = matches!(Life::of(again).state(), FlowState::Empty | FlowState::Claimed);
-            if is_taken || (again ^ word.0) >> Life::BITS != 0 {
+            if is_given_away(atomic::read(&raw const (*entry).word), word.0) {
                 return None;
             }
         }

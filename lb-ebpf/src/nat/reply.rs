@@ -7,7 +7,11 @@ use lb_common::{
     nat_table::{ReplyPeer, ReplyWord},
 };
 
-use super::{NAT_REPLIES, ON_FIN, refresh::refresh_by_reply, reply_index};
+use super::{
+    NAT_REPLIES, ON_FIN,
+    refresh::{REFRESHED, refresh_by_reply},
+    reply_index,
+};
 use crate::{
     atomic,
     backend::{self, BackendRef},
@@ -65,7 +69,10 @@ pub fn answers<const PEEKS: bool>(packet: &Packet, way: &mut Way) -> Option<()> 
     let course = Course { classes: service.classes(), on_fin: ON_FIN };
     let used = life.after(packet.destination.protocol, packet.tcp_flags, now, course);
     if used != life && !PEEKS && !globals::explains() {
-        refresh_by_reply(index, used.put(0));
+        // Given to another flow at this moment: then it is nobody's answer any more.
+        if refresh_by_reply(index, word.0, used.put(0)) != REFRESHED {
+            return None;
+        }
     }
     way.answers(&service, client, peer.client_port());
     way.backend = backend.index;

@@ -145,9 +145,9 @@ pub(super) struct Counts {
 
 impl Counts {
     /// `packets` were sent on, and they began `flows`. Gives how many flows were taken for another that has the same tag
-    /// in the same bucket, and so were not counted: one in many thousands at most.
+    /// in the same bucket, and so were not counted: one, or one in many thousands.
     pub(super) fn check(self, packets: u64, flows: u64) -> Result<u64> {
-        let shared = flows.checked_sub(self.flows).filter(|shared| shared * 10_000 <= flows);
+        let shared = flows.checked_sub(self.flows).filter(|shared| *shared <= 1 + flows / 10_000);
         let shared = shared.with_context(|| format!("{flows} flows were to begin: {self:?}"))?;
         ensure!(self.forwarded == packets && self.others == 0, "{packets} packets were to be sent: {self:?}");
         Ok(shared)
