@@ -3,7 +3,7 @@
 //! A table of its own, each entry one cache line. A part has two places by its hash; it takes the one whose entry is worth
 //! least, so an attacker who sends first parts alone pushes out other first parts, the oldest first, and no flow.
 
-use crate::hash::sip13;
+use crate::{hash::sip13, life::SKEW_TICKS};
 
 /// How long a first part is remembered, in ticks: what RFC 791, 3.2 would have receivers wait for the rest. Identifications
 /// come again, and a longer memory would mix up more of them.
@@ -98,7 +98,7 @@ impl FragmentFate {
 #[inline(always)]
 const fn age(tick: u16, now: u16) -> u16 {
     let age = now.wrapping_sub(tick);
-    if age > 0xff00 { 0 } else { age }
+    if age > SKEW_TICKS { 0 } else { age }
 }
 
 /// What the parts of a packet have in common and others have not: addresses as [`crate::Addr::words`] has them,

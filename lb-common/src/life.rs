@@ -19,7 +19,7 @@ pub const MAX_IDLE_TICKS: u16 = 0x8000;
 pub const YIELDING_TICKS: u16 = 3;
 
 /// Ages above this are a clock that another CPU read a moment later, not an age.
-const SKEW_TICKS: u16 = 0xff00;
+pub(crate) const SKEW_TICKS: u16 = 0xff00;
 
 /// TCP's FIN flag (RFC 9293, 3.1).
 pub const TCP_FIN: u8 = 0x01;
